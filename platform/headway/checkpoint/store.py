@@ -1,0 +1,155 @@
+"""A checkpoint on disk: a folder of safetensors and JSON with a checksummed manifest.
+
+    checkpoints/00000120/
+      weights.safetensors     every weight and buffer, whole, by name
+      optimizer.safetensors   the optimizer's state, whole, by <state>/<weight>
+      rng.safetensors         generators of every rank, with `trainer.rng: fast` only
+      position.json           step, best so far, and what else goes on from here
+      MANIFEST.json           size and SHA-256 of each file
+
+The folder is written beside its target under a hidden name, flushed, and renamed: it is there whole or not
+at all. A flipped bit is found by its checksum before a number of it is used. Nothing in it is a
+pickle, and it says nothing of ranks or strategies: any number of either can go on from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from headway.config.errors import TrainingFailed
+
+FORMAT = 1
+_MANIFEST = "MANIFEST.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Everything that a run needs to go on."""
+
+    weights: dict[str, Tensor]
+    optimizer: dict[str, Tensor]
+    position: dict[str, Any]
+    rng: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def step(self) -> int:
+        """Returns the number of optimizer steps behind it."""
+        return int(self.position["step"])
+
+
+class Damaged(Exception):
+    """A checkpoint that is not what its manifest says."""
+
+
+def save(checkpoints: Path, checkpoint: Checkpoint) -> Path:
+    """Writes a checkpoint; one of the same step is replaced. Returns its folder.
+
+    Raises:
+        TrainingFailed: the disk refuses; what was there before is still there.
+    """
+    target = checkpoints / f"{checkpoint.step:08d}"
+    beside = checkpoints / f".{target.name}.{os.getpid()}"
+    shutil.rmtree(beside, ignore_errors=True)
+    try:
+        beside.mkdir(parents=True)
+        for name, tensors in _tensor_files(checkpoint).items():
+            save_file({key: tensor.contiguous() for key, tensor in tensors.items()}, beside / name)
+        position = {"format": FORMAT, **checkpoint.position}
+        (beside / "position.json").write_text(json.dumps(position, indent=2) + "\n")
+        manifest = {path.name: _seal(path) for path in sorted(beside.iterdir())}
+        (beside / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+        _flush(beside / _MANIFEST)
+        if target.exists():
+            shutil.rmtree(target)
+        beside.rename(target)
+        _flush(checkpoints)
+    except (OSError, SafetensorError) as error:
+        shutil.rmtree(beside, ignore_errors=True)
+        raise TrainingFailed(f"checkpoint {target} could not be written: {error}") from None
+    return target
+
+
+def load(folder: Path) -> Checkpoint:
+    """Returns a verified checkpoint.
+
+    Raises:
+        Damaged: a file is missing, short or changed.
+    """
+    verify(folder)
+    position = json.loads((folder / "position.json").read_text())
+    if position.get("format") != FORMAT:
+        raise Damaged(f"{folder} has format {position.get('format')}; this headway reads {FORMAT}")
+    rng = folder / "rng.safetensors"
+    return Checkpoint(
+        weights=load_file(folder / "weights.safetensors"),
+        optimizer=load_file(folder / "optimizer.safetensors"),
+        position=position,
+        rng=load_file(rng) if rng.exists() else {},
+    )
+
+
+def verify(folder: Path) -> None:
+    """Raises Damaged where a checkpoint is not what its manifest says."""
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        for name, seal in manifest.items():
+            if _seal(folder / name) != seal:
+                raise Damaged(f"{folder / name} has changed since it was written")
+    except (OSError, ValueError) as error:
+        raise Damaged(f"{folder} is not whole: {error}") from None
+
+
+def steps(checkpoints: Path) -> list[int]:
+    """Returns the steps that have a checkpoint, oldest first."""
+    if not checkpoints.is_dir():
+        return []
+    return sorted(int(path.name) for path in checkpoints.iterdir() if path.name.isdigit())
+
+
+def load_newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
+    """Returns the newest checkpoint that is whole, and a line for each newer one that is not."""
+    damaged: list[str] = []
+    for step in reversed(steps(checkpoints)):
+        try:
+            return load(checkpoints / f"{step:08d}"), damaged
+        except Damaged as problem:
+            damaged.append(str(problem))
+    return None, damaged
+
+
+def prune(checkpoints: Path, keep: Collection[int]) -> None:
+    """Removes the checkpoints of all other steps."""
+    for step in steps(checkpoints):
+        if step not in keep:
+            shutil.rmtree(checkpoints / f"{step:08d}", ignore_errors=True)
+
+
+def _tensor_files(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
+    files = {"weights.safetensors": checkpoint.weights, "optimizer.safetensors": checkpoint.optimizer}
+    return files | ({"rng.safetensors": checkpoint.rng} if checkpoint.rng else {})
+
+
+def _seal(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    return {"bytes": path.stat().st_size, "sha256": digest}
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,281 @@
+"""The verbs. `--help` imports neither torch nor anything that does: a verb imports what it needs when it runs.
+
+Exit codes: 0 done; 1 our bug, with a traceback; 2 the input is wrong; 3 training failed; 130 and
+143 stopped by SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from headway import __version__
+from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayError
+
+app = App(
+    name="headway",
+    version=__version__,
+    help="Trains any neural network from a one-page recipe: laptop, GPU or cluster, the same command.",
+)
+data_app = App(name="data", help="Data sets: what is here, and how to get what is not.")
+app.command(data_app)
+app.register_install_completion_command()
+
+Overrides = Annotated[tuple[str, ...], Parameter(help="Changes to the recipe: optim.lr=3e-4 trainer.devices=2.")]
+Runs = Annotated[Path, Parameter(help="Folder of run folders.")]
+Trust = Annotated[tuple[str, ...], Parameter(help="Module of your own that the recipe may name as kind: module:Class.")]
+Json = Annotated[bool, Parameter(negative="", help="Print one JSON object as the last line of standard output.")]
+
+
+@app.command
+def fit(
+    recipe: str | None = None,
+    /,
+    *overrides: str,
+    runs: Runs = Path("runs"),
+    name: str | None = None,
+    resume: str | None = None,
+    trust: Trust = (),
+    json: Json = False,
+) -> int:
+    """Train a recipe.
+
+    Parameters
+    ----------
+    recipe
+        Path of a recipe, or the name of one that comes along (see `headway recipes`).
+    overrides
+        Changes to the recipe: optim.lr=3e-4 trainer.devices=2 strategy=ddp.
+    name
+        The run's id; made up when absent.
+    resume
+        Id or path of a run to go on with; RECIPE may be left out.
+    """
+    from headway.recipe import check_recipe_names
+
+    # A change in RECIPE's place: `headway fit --resume RUN trainer.max_steps=50`.
+    if recipe is not None and "=" in recipe and not Path(recipe).exists():
+        overrides = (recipe, *overrides)
+        recipe = None
+    if recipe is not None:
+        check_recipe_names(recipe, overrides, trust=trust)
+    from headway.fit import fit as run_fit
+
+    result = run_fit(
+        recipe, overrides, runs=runs, name=name, resume=resume, trust=trust, own_process=True, argv=sys.argv
+    )
+    if _is_rank():
+        return EXIT_DONE
+    if json:
+        _print_json(result.as_dict())
+    else:
+        _print_result(result.as_dict())
+    return EXIT_DONE
+
+
+@app.command
+def sweep(
+    recipe: str,
+    /,
+    *overrides: str,
+    runs: Runs = Path("runs"),
+    name: str | None = None,
+    trust: Trust = (),
+    json: Json = False,
+) -> int:
+    """Search a recipe's `sweep.space` with Ray Tune; every trial is a run.
+
+    Parameters
+    ----------
+    recipe
+        Path of a recipe with a `sweep:` section, or the name of one that comes along.
+    overrides
+        Changes to the recipe: sweep.trials=16 trainer.max_epochs=5.
+    name
+        The sweep's id; made up when absent.
+    """
+    from headway.recipe import check_recipe_names
+
+    check_recipe_names(recipe, overrides, trust=trust)
+    from headway.sweep import sweep as run_sweep
+
+    result = run_sweep(recipe, overrides, runs=runs, name=name, trust=trust)
+    if json:
+        _print_json(result.as_dict())
+    else:
+        result.print_table()
+    return EXIT_DONE
+
+
+@app.command
+def recipes() -> int:
+    """List the recipes that come along."""
+    from headway.config.shipped import shipped_recipes
+
+    _print_table(["recipe", "what it does"], [[name, _headline(path)] for name, path in shipped_recipes().items()])
+    return EXIT_DONE
+
+
+@app.command
+def schema() -> int:
+    """Print the JSON Schema of a recipe, for an editor's completion."""
+    from headway.recipe import recipe_schema
+
+    print(json.dumps(recipe_schema(), indent=2))  # noqa: T201 - the command's output
+    return EXIT_DONE
+
+
+@app.command(name="runs")
+def list_all_runs(*, runs: Runs = Path("runs"), json: Json = False) -> int:
+    """List the runs in a folder, newest first."""
+    from headway.run import list_runs
+
+    found = [{"run": run.id, **run.status()} for run in list_runs(runs)]
+    if json:
+        _print_json({"runs": found})
+        return EXIT_DONE
+    _print_table(
+        ["run", "status", "step", "headline", "reason"],
+        [
+            [
+                str(run["run"]),
+                str(run.get("state", "?")),
+                str(run.get("step", "")),
+                _headline_metric(run),
+                str(run.get("reason", "")),
+            ]
+            for run in found
+        ],
+    )
+    return EXIT_DONE
+
+
+@app.command
+def doctor() -> int:
+    """Say what works on this machine, what does not, and what to do about it."""
+    from headway.doctor import diagnose
+
+    checks = diagnose()
+    _print_table(
+        ["", "part", "found", "what to do"], [[check.mark, check.part, check.found, check.remedy] for check in checks]
+    )
+    return EXIT_DONE
+
+
+@data_app.default
+def list_data(*, json: Json = False) -> int:
+    """List the data sets that headway knows, and whether they are here."""
+    from headway.data._store import list_datasets
+
+    found = list_datasets()
+    if json:
+        _print_json({"data": [vars(item) if not hasattr(item, "_asdict") else item._asdict() for item in found]})
+        return EXIT_DONE
+    return EXIT_DONE
+
+
+@data_app.command
+def fetch(name: str, /) -> int:
+    """Download a data set and check it.
+
+    Parameters
+    ----------
+    name
+        One of those that `headway data` lists.
+    """
+    from headway.data._store import fetch as fetch_data
+
+    _tell(f"{name} is in {fetch_data(name, report=_tell)}")
+    return EXIT_DONE
+
+
+def main() -> NoReturn:
+    """Runs the command line and exits."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Runs a command line and returns its exit code."""
+    try:
+        result: Any = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        return result if isinstance(result, int) else EXIT_DONE
+    except HeadwayError as error:
+        # The process that started this rank says it; the rank's log has it.
+        if not _is_silent_rank():
+            _tell(f"headway: {error}")
+        return error.exit_code
+    except CycloptsError as error:
+        _tell(f"headway: {' '.join(str(error).split())} (see headway --help)")
+        return EXIT_USER_ERROR
+    except KeyboardInterrupt:
+        _tell("headway: stopped")
+        return 130
+    except BrokenPipeError:
+        return EXIT_DONE
+    except Exception:
+        import traceback
+
+        if os.environ.get("RANK", "0") == "0":
+            traceback.print_exc()
+            _tell("headway: this is a bug of headway's, not yours; please report it with the lines above")
+        return EXIT_BUG
+
+
+def _is_rank() -> bool:
+    return "RANK" in os.environ
+
+
+def _is_silent_rank() -> bool:
+    return _is_rank() and ("HEADWAY_RUN_DIR" in os.environ or os.environ["RANK"] != "0")
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)  # noqa: T201 - the command's word to a person
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    print(json.dumps(value, default=str))  # noqa: T201 - the command's output
+
+
+def _print_table(columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_result(result: dict[str, Any]) -> None:
+    metrics = "  ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
+    _print_table(
+        ["", ""],
+        [
+            ["run", result["run_id"]],
+            ["folder", result["run_dir"]],
+            ["status", f"{result['status']} at step {result['step']} after {result['wall_s']:.1f} s"],
+            ["metrics", metrics],
+        ],
+    )
+
+
+def _headline(path: Path) -> str:
+    """Returns the first comment line of a recipe."""
+    first = path.read_text().split("\n", 1)[0]
+    return first.lstrip("# ") if first.startswith("#") else ""
+
+
+def _headline_metric(status: dict[str, Any]) -> str:
+    final, best = status.get("final") or {}, status.get("best") or {}
+    for name in ("test/accuracy", "test/loss"):
+        if name in final:
+            return f"{name} {final[name]:.4g}"
+    return f"{best['metric']} {best['value']:.4g}" if best else ""

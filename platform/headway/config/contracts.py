@@ -1,0 +1,218 @@
+"""What the parts of headway promise each other. Every family of kinds is declared here.
+
+A recipe's section builds its thing and never reads another section: what a model needs to know of
+the data (shapes, classes, vocabulary) comes in a `DataSpec`.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+
+from headway.config.kinds import Family
+from headway.config.section import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import torch
+    from lightning.pytorch.strategies import Strategy
+    from torch import Tensor, nn
+
+Batch = dict[str, "Tensor"]
+"""Tensors by name, all with the sample as their first axis: always `input`, usually `target`."""
+
+Device = Literal["cpu", "cuda"]
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model and an objective need to know of the data."""
+
+    input_kind: Literal["features", "image", "tokens"]
+    input_shape: tuple[int, ...]
+    """Of one sample: (features,), (channels, height, width) or (tokens,)."""
+    num_classes: int | None = None
+    """Number of classes of the target, an integer a sample; None where the target is no class."""
+    target_size: int | None = None
+    """Number of real-valued targets a sample; None where the target is no real vector."""
+    vocab_size: int | None = None
+    """Number of distinct tokens, where the input is tokens."""
+    feature_names: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+
+class Split(Protocol):
+    """One part of a data set: train, validation or test."""
+
+    in_memory: bool
+    """True: `gather` is an indexing of tensors. False: it reads files, worth worker processes."""
+
+    def __len__(self) -> int:
+        """Returns the number of samples in an epoch."""
+
+    def gather(self, index_N: Tensor, *, epoch: int) -> Batch:
+        """Returns the samples of these indices; `epoch` lets a source vary how it cuts them."""
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Split:
+        """Returns the split with its in-memory tensors on a device, real values in `dtype`."""
+
+
+@dataclass(frozen=True)
+class Data:
+    """A loaded data set."""
+
+    spec: DataSpec
+    train: Split
+    validation: Split
+    test: Split
+    fingerprint: str
+    """SHA-256 over the raw content, for the manifest."""
+    decode: Callable[[list[int]], str] | None = None
+    """Turns tokens back into text, where the data is text."""
+    workers: int = 0
+    """Processes that read ahead where a split is not in memory."""
+
+
+class DataConfig(Kind):
+    """A recipe's `data` section."""
+
+    seed: int | None = None
+    """Seed of the splits and of the order of samples; trainer.seed when absent."""
+
+    @abstractmethod
+    def load(self) -> Data:
+        """Returns the data, split; `seed` is resolved by then.
+
+        Raises:
+            UserError: a missing, truncated or wrong file, by name.
+        """
+        raise NotImplementedError
+
+    def split_seed(self) -> int:
+        """Returns the resolved seed."""
+        assert self.seed is not None, "the recipe resolves data.seed"
+        return self.seed
+
+
+class ModelConfig(Kind):
+    """A recipe's `model` section."""
+
+    @abstractmethod
+    def build(self, spec: DataSpec) -> nn.Module:
+        """Returns the net, whose `forward(input, rng=None)` gives the raw output.
+
+        `rng` is a `headway.nn.draws.Draws` or None; its weights are whatever the constructor
+        left: the recipe's `init` draws them afterwards.
+
+        Raises:
+            UserError: the data does not fit the net, with the setting to change.
+        """
+        raise NotImplementedError
+
+    @abstractmethod
+    def default_objective(self, spec: DataSpec) -> str:
+        """Returns the kind of objective a recipe gets that names none."""
+        raise NotImplementedError
+
+
+class InitConfig(Kind):
+    """A recipe's `init` section: how weights and biases start."""
+
+    seed: int | None = None
+    """Seed of the initial weights; trainer.seed when absent."""
+
+    @abstractmethod
+    def fill(self, weight: Tensor, *, generator: torch.Generator) -> None:
+        """Draws one weight in place, in float32: (out, in, ...) for a layer, (rows, width) for an embedding."""
+        raise NotImplementedError
+
+
+class Outcome(NamedTuple):
+    """What an objective makes of a micro-batch."""
+
+    loss_sum: Tensor
+    """Scalar: the loss summed over everything that counts."""
+    counted: Tensor | int
+    """How many things counted: rows, or tokens that are not masked."""
+    state: Any
+    """The carried state for the next call; None where nothing is carried."""
+    sums: dict[str, Tensor]
+    """Metrics as sums over the same things that were counted, by name: `{"accuracy": hits}`."""
+
+
+class ObjectiveConfig(Kind):
+    """A recipe's `objective` section."""
+
+    def check(self, spec: DataSpec) -> None:
+        """Raises a UserError where the data has no such target."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process stands among those that train together."""
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+    local_world_size: int = 1
+    device: Device = "cpu"
+
+    @property
+    def num_nodes(self) -> int:
+        """Returns the number of machines."""
+        return self.world_size // self.local_world_size
+
+
+class StrategyConfig(Kind):
+    """A recipe's `strategy` section: how ranks share the work."""
+
+    @abstractmethod
+    def check(self, place: Place, precision: str) -> None:
+        """Raises a UserError where this machine, device or precision cannot do it. Imports no lightning."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def build(self, place: Place, *, precision: str, clip_norm: float | None, timeout_s: int) -> Strategy:
+        """Returns the Lightning strategy, which is an `Engine` too."""
+        raise NotImplementedError
+
+
+class Engine(Protocol):
+    """What an objective and a checkpoint ask of a strategy. Every method is called on all ranks alike."""
+
+    def forward(self, *arguments: Any) -> Any:
+        """Returns the wrapped module's forward, in the recipe's precision."""
+
+    def accumulate(self, *, last: bool) -> None:
+        """Says whether the next forward and backward are the step's last, after which gradients are averaged."""
+
+    def backward(self, loss: Tensor) -> None:
+        """Adds the loss's gradient."""
+
+    def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Tensor | None:
+        """Clips, steps and clears the gradient; returns its norm over all ranks where it was clipped."""
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Returns the element-wise sum."""
+
+    def gather_weights(self) -> dict[str, Tensor]:
+        """Returns every weight and buffer of the net, whole and on the CPU, on rank 0; others get {}."""
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Sets every weight and buffer of the net."""
+
+    def gather_optimizer(self) -> dict[str, Tensor]:
+        """Returns the optimizer's state on rank 0, whole, by `<state>/<weight>`; others get {}."""
+
+    def load_optimizer(self, state: dict[str, Tensor]) -> None:
+        """Sets the optimizer's state."""
+
+
+MODEL = Family("model", "models", ModelConfig)
+DATA = Family("data", "data", DataConfig)
+INIT = Family("init", "init", InitConfig)
+OBJECTIVE = Family("objective", "objectives", ObjectiveConfig)
+STRATEGY = Family("strategy", "strategies", StrategyConfig)
+FAMILIES = (MODEL, DATA, INIT, OBJECTIVE, STRATEGY)

@@ -1,0 +1,42 @@
+"""1,797 handwritten digits of 8x8 pixels that come with scikit-learn: the images of a first run.
+
+Source: Alpaydin and Kaynak 1998, "Optical recognition of handwritten digits" (the UCI test set).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import torch
+
+from headway.config.contracts import Data, DataSpec
+from headway.data._splits import SplitFractions, fingerprint_arrays, pixel_scaling, pooled
+
+
+class Config(SplitFractions):
+    """Configures the digits: 10 classes, standardised by one mean and deviation of the training pixels."""
+
+    layout: Literal["features", "image"] = "features"
+    """Shape of a sample: 64 features, or an image of 1x8x8."""
+
+    def load(self) -> Data:
+        """Returns the digits in three parts."""
+        from sklearn.datasets import load_digits
+
+        bunch = load_digits()
+        images = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
+        target = torch.from_numpy(bunch.target.astype(np.int64))
+        parts = self.parts(len(images))
+        scaling = pixel_scaling(images[parts[0]])
+        pixels = scaling.apply(images, torch.float32)
+        if self.layout == "features":
+            pixels = pixels.flatten(1)
+        spec = DataSpec(
+            input_kind=self.layout,
+            input_shape=tuple(pixels.shape[1:]),
+            num_classes=10,
+            class_names=tuple(str(digit) for digit in range(10)),
+        )
+        fingerprint = fingerprint_arrays(images, target)
+        return pooled(spec, parts, {"input": pixels, "target": target}, fingerprint=fingerprint)

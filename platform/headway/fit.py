@@ -1,0 +1,291 @@
+"""`headway fit`: recipe -> trained model. The whole launch, whatever the number of processes.
+
+One process: inline, here. Started as a rank (RANK is set: torchrun, srun, Ray): this process is
+that rank. Otherwise: torch's elastic agent starts this node's ranks, each of them this same command.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headway.config.contracts import Data, Place
+from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
+from headway.recipe import Recipe, load_recipe
+from headway.run import RunFolder, create_run, find_run
+from headway.supervise.logs import rank_log
+from headway.supervise.place import choose_device, devices_per_node, rank_place
+from headway.supervise.signals import StopFlag, stop_on_signals
+
+if TYPE_CHECKING:
+    from headway.config.reading import Tree
+    from headway.track.recorder import OnReport
+
+RUN_FOLDER_VARIABLE = "HEADWAY_RUN_DIR"
+_MAY_CHANGE_ON_RESUME = (
+    "strategy", "track", "trainer.accelerator", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
+    "trainer.early_stopping", "trainer.eval_batch_size", "trainer.max_epochs", "trainer.max_steps",
+    "trainer.micro_batch", "trainer.nodes", "trainer.steps_per_call", "trainer.threads", "trainer.timeout_s",
+    "trainer.validate_every",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """How a fit ended."""
+
+    run_id: str
+    run_dir: str
+    status: str
+    metrics: dict[str, float]
+    """Last training loss, the best validation, the test."""
+    step: int
+    wall_s: float
+
+    def as_dict(self) -> dict[str, Any]:
+        """Returns what `--json` prints."""
+        return asdict(self)
+
+
+def fit(
+    recipe: str | Path | Recipe | Tree | None = None,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    resume: str | None = None,
+    trust: Collection[str] = (),
+    on_report: OnReport | None = None,
+    own_process: bool = False,
+    argv: list[str] | None = None,
+    progress: bool = True,
+) -> FitResult:
+    """Trains a recipe and returns how it ended.
+
+    Args:
+        recipe: a path, the name of one that comes along, a tree or a `Recipe`; None with `resume`.
+        overrides: changes to it, `["optim.lr=0.1"]` or `{"optim.lr": 0.1}`.
+        runs: the folder of run folders.
+        name: the run's id; made up from the recipe's name and the time when absent.
+        resume: id or path of a run to go on with.
+        trust: modules outside headway that the recipe may name.
+        on_report: called with the metrics of each validation, False stops; for one process.
+        own_process: whether the process is headway's, so that signals may be handled.
+        argv: the command line, for the manifest.
+        progress: whether to show a progress line on standard error.
+
+    Raises:
+        UserError: the input is wrong; nothing was started.
+        TrainingFailed: training started and could not go on.
+        Stopped: a signal ended it; the position is saved.
+    """
+    started = time.monotonic()
+    changes = overrides if isinstance(overrides, Mapping) else list(overrides)
+    argv = sys.argv if argv is None else argv
+    flag = StopFlag()
+    with stop_on_signals(flag) if own_process else nullcontext(flag):
+        if "RANK" in os.environ:
+            run = _fit_as_rank(recipe, changes, runs, name, resume, trust, argv, flag)
+        else:
+            existing = find_run(Path(runs), resume) if resume else None
+            loaded = (
+                load_recipe(recipe, changes, trust=trust)
+                if existing is None and recipe is not None
+                else (_recipe_to_resume(existing, recipe, changes, trust))
+            )
+            run = _fit_on_node(loaded, Path(runs), name, existing, trust, argv, flag, on_report, progress)
+    status = run.status()
+    return FitResult(
+        run_id=run.id,
+        run_dir=str(run.path),
+        status=str(status.get("state", "unknown")),
+        metrics=status.get("final", {}),
+        step=int(status.get("step", 0)),
+        wall_s=round(time.monotonic() - started, 3),
+    )
+
+
+def prepare(recipe: Recipe, place: Place) -> Data:
+    """Returns the data, having checked that data, net, objective and strategy go together.
+
+    Nothing is trained and no process started: the net is built without memory for its weights.
+
+    Raises:
+        UserError: one line for the first thing that does not fit.
+    """
+    import torch
+
+    recipe.strategy.check(place, recipe.trainer.precision)
+    data = recipe.data.load()
+    if recipe.model is not None:
+        with torch.device("meta"):
+            recipe.model.build(data.spec)
+    if recipe.objective is not None:
+        recipe.objective.check(data.spec)
+    return data
+
+
+def _fit_on_node(
+    recipe: Recipe,
+    runs: Path,
+    name: str | None,
+    existing: RunFolder | None,
+    trust: Collection[str],
+    argv: list[str],
+    flag: StopFlag,
+    on_report: OnReport | None,
+    progress: bool,
+) -> RunFolder:
+    """Trains inline, or starts this node's ranks."""
+    trainer = recipe.trainer
+    device = choose_device(trainer)
+    ranks = devices_per_node(trainer, device, single=recipe.strategy.kind == "single")
+    place = Place(0, ranks * trainer.nodes, 0, ranks, device)
+    data = prepare(recipe, place)
+    if existing is not None and existing.status().get("state") == "done" and not _has_more(recipe, existing, data):
+        return existing
+    run = existing or _new_run(recipe, runs, name)
+    if place.world_size == 1:
+        from headway.training import Job, train
+
+        with rank_log(run.log(0), place):
+            train(Job(recipe, run, place, argv, existing is not None, on_report, flag, progress), data)
+        return run
+    if on_report is not None:
+        raise UserError("on_report: hears of one process only; set trainer.devices=1")
+    _run_ranks(recipe, run, ranks, trust, resume=existing is not None)
+    return run
+
+
+def _has_more(recipe: Recipe, run: RunFolder, data: Data) -> bool:
+    """Returns whether a finished run's recipe has been given more steps."""
+    from headway.training import total_steps
+
+    return total_steps(recipe, -(-len(data.train) // recipe.trainer.batch_size)) > int(run.status().get("step", 0))
+
+
+def _new_run(recipe: Recipe, runs: Path, name: str | None) -> RunFolder:
+    if recipe.trainer.nodes == 1:
+        run = create_run(runs, recipe.name, name=name)
+    else:
+        # Every node runs this line: they share one folder, whose name they must agree on.
+        job = os.environ.get("HEADWAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+        if name is None and job is None:
+            raise UserError("trainer.nodes: several nodes write one run; give every node the same --name")
+        run = RunFolder(runs / (name or f"{recipe.name}-{job}"))
+        (run.path / "logs").mkdir(parents=True, exist_ok=True)
+        (run.path / "checkpoints").mkdir(exist_ok=True)
+    run.recipe.write_text(recipe.yaml())
+    run.update_status(state="created", recipe=recipe.name)
+    return run
+
+
+def _recipe_to_resume(
+    run: RunFolder | None,
+    recipe: str | Path | Recipe | Tree | None,
+    changes: list[str] | Mapping[str, Any],
+    trust: Collection[str],
+) -> Recipe:
+    """Returns a run's recipe, with the changes that leave its batches and weights meaning the same.
+
+    Raises:
+        UserError: another recipe, or a change that would make it another experiment.
+    """
+    if run is None:
+        raise UserError("fit needs a RECIPE, or --resume RUN")
+    before = load_recipe(run.recipe, trust=trust)
+    base: Any = run.recipe if recipe is None else recipe
+    after = load_recipe(base, changes, trust=trust)
+    old, new = before.dotted(), after.dotted()
+    for path in sorted({*old, *new} - {"name"}):
+        may = any(path == allowed or path.startswith(allowed + ".") for allowed in _MAY_CHANGE_ON_RESUME)
+        if old.get(path) != new.get(path) and not may and not path.startswith("sweep."):
+            raise UserError(
+                f"{path}: is {new.get(path)!r}, but {run.id} was trained with {old.get(path)!r}; "
+                "leave it, or start a new run"
+            )
+    return after.model_copy(update={"name": before.name})
+
+
+def _run_ranks(recipe: Recipe, run: RunFolder, ranks: int, trust: Collection[str], *, resume: bool) -> None:
+    """Starts this node's ranks and waits; their failure becomes this process's."""
+    from headway.supervise.agent import run_ranks
+
+    (run.path / "recipe.yaml").write_text(recipe.yaml())
+    arguments = ["fit", str(run.recipe), *(flag for module in trust for flag in ("--trust", module))]
+    if resume:
+        arguments += ["--resume", str(run.path)]
+    code = run_ranks(
+        arguments,
+        ranks_per_node=ranks,
+        num_nodes=recipe.trainer.nodes,
+        environment={RUN_FOLDER_VARIABLE: str(run.path.resolve())},
+    )
+    if code == 0:
+        return
+    status = run.status()
+    if status.get("state") in ("created", "running"):
+        ended = f"signal {code - 128}" if code > 128 else f"exit code {code}"
+        status["reason"] = f"a rank ended with {ended}; see {run.path / 'logs'}"
+        run.update_status(state="stopped" if code in (130, 143) else "failed", reason=status["reason"])
+    reason = str(status.get("reason", f"exit code {code}"))
+    if code in (130, 143):
+        raise Stopped(reason, signal_number=code - 128)
+    if code == HeadwayError.exit_code:
+        raise HeadwayError(f"{reason} (a bug of headway's; the traceback is in {run.path / 'logs'})")
+    raise UserError(reason) if code == UserError.exit_code else TrainingFailed(reason)
+
+
+def _fit_as_rank(
+    recipe: str | Path | Recipe | Tree | None,
+    changes: list[str] | Mapping[str, Any],
+    runs: str | Path,
+    name: str | None,
+    resume: str | None,
+    trust: Collection[str],
+    argv: list[str],
+    flag: StopFlag,
+) -> RunFolder:
+    """Trains as one rank among those that somebody has started."""
+    import torch
+    import torch.distributed as dist
+
+    given = os.environ.get(RUN_FOLDER_VARIABLE)
+    existing = find_run(Path(runs), resume) if resume else None
+    if given is None and existing is not None:
+        loaded = _recipe_to_resume(existing, recipe, changes, trust)
+    else:
+        loaded = load_recipe(recipe if recipe is not None else Path(given or "") / "recipe.yaml", changes, trust=trust)
+    device = choose_device(loaded.trainer)
+    place = rank_place(device)
+    assert place is not None
+    if device == "cuda":
+        torch.cuda.set_device(place.local_rank)
+    data = prepare(loaded, place)
+    dist.init_process_group(
+        "gloo" if device == "cpu" else "nccl",
+        timeout=timedelta(seconds=loaded.trainer.timeout_s),
+        device_id=torch.device("cuda", place.local_rank) if device == "cuda" else None,
+    )
+    try:
+        shared = (
+            [str((existing or _new_run(loaded, Path(runs), name)).path)]
+            if given is None and place.rank == 0
+            else [given]
+        )
+        dist.broadcast_object_list(shared, src=0)
+        run = RunFolder(Path(str(shared[0])))
+        from headway.training import Job, train
+
+        with rank_log(run.log(place.rank), place):
+            train(Job(loaded, run, place, argv, existing is not None, None, flag, place.rank == 0), data)
+        return run
+    finally:
+        dist.destroy_process_group()

@@ -1,0 +1,23 @@
+"""Variance 2 / (fan in + fan out): keeps activations and gradients of a tanh net alive.
+
+Source: Glorot and Bengio 2010, equation 16 (uniform).
+"""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from headway.init.base import WeightInit
+
+
+class Config(WeightInit):
+    """Configures the scheme."""
+
+    gain: float = Field(default=1.0, gt=0)
+    """Factor on every weight; 5/3 is usual for tanh."""
+
+    def fill(self, weight: Tensor, *, generator: torch.Generator) -> None:
+        """Draws one weight in place."""
+        nn.init.xavier_uniform_(weight, gain=self.gain, generator=generator)

@@ -1,0 +1,126 @@
+"""Draws that depend on what they are for and on nothing else.
+
+Every mask or noise value is a hash of (seed, step, layer, row, element), where the row is the
+sample's place in the global batch. So the same sample gets the same mask on one rank or four, after a
+resume, with or without accumulation, and alone or as one row of an array of trials. Nothing is
+drawn from a global generator and there is no state to save.
+
+The hash is two rounds of a 32-bit multiply-xorshift finalizer with a second key word mixed in between.
+Source: Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3" (counter-based
+generators); the multipliers are those of Chris Wellons' `lowbias32`.
+
+Shapes: N rows, L layers, E elements of one row.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from headway.config.keys import derive
+
+_FIRST = 0x7FEB352D
+_SECOND = 0x846CA68B - (1 << 32)  # as a signed 32-bit number
+_RANGE = 1 << 31
+
+
+class Draws:
+    """The randomness of one forward pass: hand it to the net, whose layers take their own stream.
+
+    Args:
+        seed: the run's seed.
+        step: the optimizer step, counted from 0.
+        first_row: place of the first sample in the global batch; the others follow it.
+        num_rows: N.
+        device: where masks are made.
+    """
+
+    def __init__(
+        self, seed: int, step: int, first_row: int, num_rows: int, *, device: torch.device | str = "cpu"
+    ) -> None:
+        self.device = torch.device(device)
+        row_N = np.arange(first_row, first_row + num_rows, dtype=np.uint64)
+        self._row_key_2N = _hash_rows(np.uint64(derive(seed, "draws", step)), row_N)
+
+    def bits(self, layer: int, row_shape: Sequence[int]) -> Tensor:
+        """Returns int32 (N, *row_shape), uniform over [0, 2**31)."""
+        elements = math.prod(row_shape)
+        keys = torch.from_numpy(_hash_layer(self._row_key_2N, layer)).to(self.device)
+        first_N1, second_N1 = keys[0].unsqueeze(1), keys[1].unsqueeze(1)
+        # Shifts of int32 keep the sign, so each xor-shift folds the sign bit away: two inputs to one
+        # value, uniform still, and the last one leaves 31 bits.
+        hash_NE = _element_counter(elements, self.device) + first_N1
+        hash_NE ^= hash_NE >> 16
+        hash_NE *= _FIRST
+        hash_NE += second_N1
+        hash_NE ^= hash_NE >> 15
+        hash_NE *= _SECOND
+        hash_NE ^= hash_NE >> 16
+        return hash_NE.view(-1, *row_shape)
+
+    def keep(self, layer: int, row_shape: Sequence[int], rate: float) -> Tensor:
+        """Returns bool (N, *row_shape), False with probability `rate`."""
+        return self.bits(layer, row_shape) >= int(rate * _RANGE)
+
+    def uniform(self, layer: int, row_shape: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Returns (N, *row_shape), uniform over [0, 1)."""
+        # float32 carries 24 bits: the upper ones.
+        return (self.bits(layer, row_shape) >> 7).to(dtype) / (1 << 24)
+
+    def normal(self, layer: int, row_shape: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
+        """Returns (N, *row_shape), standard normal (Box and Muller 1958)."""
+        radius = torch.sqrt(-2.0 * torch.log1p(-self.uniform(layer, row_shape, dtype=torch.float64)))
+        angle = 2.0 * math.pi * self.uniform(layer ^ 0x5BD1E995, row_shape, dtype=torch.float64)
+        return (radius * torch.cos(angle)).to(dtype)
+
+
+class KeyedModule(nn.Module):
+    """A layer that draws; its stream is named after its place in the net (`name_streams`)."""
+
+    stream: int = 0
+
+
+def name_streams(net: nn.Module) -> nn.Module:
+    """Gives every drawing layer of a net a stream of its own, the same in every process; returns the net."""
+    for name, module in net.named_modules():
+        if isinstance(module, KeyedModule):
+            module.stream = zlib.crc32(name.encode())
+    return net
+
+
+@lru_cache(maxsize=64)
+def _element_counter(elements: int, device: torch.device) -> Tensor:
+    """Returns int32 (1, E): distinct, spread over the whole range by an odd multiplier."""
+    counter_E = torch.arange(elements, dtype=torch.int64) * 0x9E3779B1
+    return counter_E.bitwise_and_(0xFFFFFFFF).sub_(1 << 31).to(device, torch.int32).unsqueeze(0)
+
+
+def _hash_rows(key: np.uint64, row_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    return _mix64(_mix64(row_N + key) ^ np.asarray([[0], [0x9E3779B97F4A7C15]], dtype=np.uint64))
+
+
+def _hash_layer(row_key_2N: NDArray[np.uint64], layer: int) -> NDArray[np.int32]:
+    """Returns int32 (2, N): two key words for each row of a layer."""
+    # The row keys are well mixed already: a multiply-shift is enough to part the layers.
+    keys = ((row_key_2N ^ _layer_key(layer)) * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(32)
+    return keys.astype(np.uint32).view(np.int32)
+
+
+@lru_cache(maxsize=4096)
+def _layer_key(layer: int) -> np.uint64:
+    return np.uint64(derive(layer, "layer"))
+
+
+def _mix64(value: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Returns the finalizer of SplitMix64 (Steele, Lea and Flood 2014)."""
+    value = value + np.uint64(0x9E3779B97F4A7C15)
+    value = (value ^ (value >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    value = (value ^ (value >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return value ^ (value >> np.uint64(31))

@@ -1,0 +1,265 @@
+"""DeepSpeed through Lightning's strategy, on CUDA as it comes and on the CPU with gloo.
+
+Lightning refuses DeepSpeed without CUDA, though the library trains on the CPU: the few methods
+that look at the device are overridden below. State is gathered and set weight by weight through DeepSpeed's
+own accessors, so that a checkpoint is headway's, by name and whole, and never DeepSpeed's pickles.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from datetime import timedelta
+from typing import Any
+
+import torch
+from lightning.fabric.utilities.seed import reset_seed
+from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
+from torch import Tensor
+
+from headway.config.contracts import Place
+from headway.strategies._engine import RankEnvironment, StepEngine
+
+_BUCKET = 50_000_000
+
+
+class DeepSpeed(StepEngine, DeepSpeedStrategy):
+    """ZeRO stage 1, 2 or 3."""
+
+    def __init__(
+        self, place: Place, *, stage: int, offload: bool, precision: str, clip_norm: float | None, timeout_s: int
+    ) -> None:
+        if place.device == "cpu":
+            os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is first imported
+        self.on_cpu = place.device == "cpu"
+        _import_quietly()
+        DeepSpeedStrategy.__init__(
+            self,
+            config=_config(stage=stage, offload=offload, precision=precision, clip_norm=clip_norm),
+            cluster_environment=RankEnvironment(place),
+            process_group_backend="gloo" if self.on_cpu else "nccl",
+            timeout=timedelta(seconds=timeout_s),
+            logging_level=logging.ERROR,
+        )
+
+    # ---- the CPU ---------------------------------------------------------------------------------
+
+    def setup_environment(self) -> None:
+        """Sets up the process group; Lightning's own refuses the CPU here."""
+        if self.on_cpu:
+            DDPStrategy.setup_environment(self)
+        else:
+            DeepSpeedStrategy.setup_environment(self)
+
+    def setup_distributed(self) -> None:
+        """Joins the process group."""
+        if not self.on_cpu:
+            DeepSpeedStrategy.setup_distributed(self)
+            return
+        reset_seed()
+        self.set_world_ranks()
+        self._init_deepspeed_distributed()
+
+    @property
+    def root_device(self) -> torch.device:
+        """Returns this rank's device; on the CPU with the index that DeepSpeed compares with 0."""
+        return torch.device("cpu", 0) if self.on_cpu else super().root_device
+
+    # ---- the step --------------------------------------------------------------------------------
+
+    def forward(self, *arguments: Any) -> Any:
+        """Returns the engine's forward; in half precision real inputs are cast as the weights are."""
+        assert self.model is not None
+        return self.model(*(_cast(argument, self._weight_dtype) for argument in arguments))
+
+    def accumulate(self, *, last: bool) -> None:
+        """Tells the engine whether the next backward ends the step."""
+        self.deepspeed_engine.set_gradient_accumulation_boundary(last)
+
+    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+        """Adds the loss's gradient."""
+        self.deepspeed_engine.backward(loss)
+
+    def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Tensor | None:
+        """Clips, steps and clears the gradient; the engine knows the limit from its config."""
+        engine = self.deepspeed_engine
+        engine.step()
+        if clip_norm is None:
+            return None
+        norm = engine.get_global_grad_norm()
+        return torch.as_tensor(float("nan") if norm is None else float(norm), dtype=torch.float64)
+
+    @property
+    def _weight_dtype(self) -> torch.dtype:
+        return next(self._net.parameters()).dtype
+
+    # ---- state, by name and whole ----------------------------------------------------------------
+
+    def gather_weights(self) -> dict[str, Tensor]:
+        """Returns every weight in fp32 and every buffer, whole, on rank 0."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        weights: dict[str, Tensor] = {}
+        for name, weight in self._net.named_parameters(remove_duplicate=False):
+            whole = safe_get_full_fp32_param(weight)
+            if self.is_global_zero:
+                weights[name] = whole.detach().cpu().clone()
+        for name, buffer in self._net.named_buffers():
+            weights[name] = buffer.detach().cpu().clone()
+        return weights if self.is_global_zero else {}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Sets every weight, in the engine's fp32 copy and in the net."""
+        from deepspeed.utils import safe_set_full_fp32_param
+
+        for name, weight in self._net.named_parameters():
+            value = weights[name]
+            safe_set_full_fp32_param(weight, value.to(self.root_device, torch.float32))
+            self._set_working_copy(weight, value)
+        with torch.no_grad():
+            for name, buffer in self._net.named_buffers():
+                buffer.copy_(weights[name])
+
+    def _set_working_copy(self, weight: torch.nn.Parameter, value: Tensor) -> None:
+        if self.zero_stage_3:
+            from deepspeed.runtime.zero import GatheredParameters
+
+            with GatheredParameters(weight, modifier_rank=0):
+                weight.data.copy_(value)
+        else:
+            weight.data.copy_(value)
+
+    def gather_optimizer(self) -> dict[str, Tensor]:
+        """Returns the optimizer's state on rank 0, whole, by `<state>/<weight>`."""
+        from deepspeed.utils import safe_get_full_optimizer_state
+
+        self._link_state()
+        state: dict[str, Tensor] = {}
+        for name, weight in self._net.named_parameters():
+            for key in self._state_keys():
+                whole = safe_get_full_optimizer_state(weight, key)
+                if self.is_global_zero and whole is not None:
+                    state[f"{key}/{name}"] = whole.detach().cpu().clone()
+            if self.is_global_zero:
+                state |= {f"{key}/{name}": value for key, value in self._scalars().items()}
+        return state if self.is_global_zero else {}
+
+    def load_optimizer(self, state: dict[str, Tensor]) -> None:
+        """Sets the optimizer's state, of which ZeRO keeps one slice a rank."""
+        from deepspeed.utils import safe_set_full_optimizer_state
+
+        self._allocate_state()
+        self._link_state()
+        weights = dict(self._net.named_parameters())
+        scalars: dict[str, Tensor] = {}
+        for path, value in state.items():
+            key, _, name = path.partition("/")
+            if value.ndim == 0 and key not in self._state_keys():
+                scalars[key] = value
+            else:
+                safe_set_full_optimizer_state(weights[name], value.to(self.root_device, torch.float32), key)
+        for inner in self._inner.state.values():
+            inner.update({key: value.clone() for key, value in scalars.items()})
+
+    def _link_state(self) -> None:
+        """Lets DeepSpeed find each weight's state, under stages 1 and 2.
+
+        DeepSpeed 0.19.8 does so after the step of the first parameter group, when the others have no state yet.
+        """
+        if not self.zero_stage_3:
+            zero = self.deepspeed_engine.optimizer
+            zero._hp_optimizer_states_linked = False
+            zero._lazy_init_hp_params_optimizer_state()
+
+    @property
+    def _inner(self) -> torch.optim.Optimizer:
+        """Returns torch's optimizer over this rank's flat slices."""
+        inner: torch.optim.Optimizer = self.deepspeed_engine.optimizer.optimizer
+        return inner
+
+    def _state_keys(self) -> list[str]:
+        """Returns the names of the state tensors as large as a weight: `exp_avg`, `momentum_buffer`."""
+        for inner in self._inner.state.values():
+            return [key for key, value in inner.items() if isinstance(value, Tensor) and value.ndim > 0]
+        return []
+
+    def _scalars(self) -> dict[str, Tensor]:
+        """Returns the state that is one number for all weights: Adam's count of steps."""
+        for inner in self._inner.state.values():
+            return {
+                key: value.detach().cpu().clone()
+                for key, value in inner.items()
+                if isinstance(value, Tensor) and value.ndim == 0
+            }
+        return {}
+
+    def _allocate_state(self) -> None:
+        """Makes the optimizer allocate its state, which torch does at the first step."""
+        if any(self._inner.state.values()):
+            return
+        groups = self._inner.param_groups
+        rates = [group["lr"] for group in groups]
+        decays = [group.get("weight_decay", 0.0) for group in groups]
+        flats = [flat for group in groups for flat in group["params"]]
+        gradients = [flat.grad for flat in flats]
+        for group in groups:
+            group["lr"], group["weight_decay"] = 0.0, 0.0
+        for flat in flats:
+            flat.grad = torch.zeros_like(flat)
+        self._inner.step()
+        for flat, gradient in zip(flats, gradients, strict=True):
+            flat.grad = gradient
+        for group, rate, decay in zip(groups, rates, decays, strict=True):
+            group["lr"], group["weight_decay"] = rate, decay
+
+
+def _import_quietly() -> None:
+    """Imports deepspeed, which tries a linker on libraries that training does without, and prints its complaints."""
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        importlib.import_module("deepspeed")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
+def _config(*, stage: int, offload: bool, precision: str, clip_norm: float | None) -> dict[str, Any]:
+    """Returns DeepSpeed's own configuration."""
+    zero: dict[str, Any] = {
+        "stage": stage,
+        "contiguous_gradients": True,
+        "overlap_comm": False,
+        "reduce_bucket_size": _BUCKET,
+        "allgather_bucket_size": _BUCKET,
+    }
+    if offload:
+        zero["offload_optimizer"] = {"device": "cpu"}
+        if stage == 3:
+            zero["offload_param"] = {"device": "cpu"}
+    config: dict[str, Any] = {
+        "zero_optimization": zero,
+        "zero_allow_untested_optimizer": True,
+        # Offloading would otherwise compile DeepSpeed's own Adam at start.
+        "zero_force_ds_cpu_optimizer": False,
+        "train_micro_batch_size_per_gpu": 1,
+    }
+    if clip_norm is not None:
+        config["gradient_clipping"] = clip_norm
+    if precision.startswith("bf16"):
+        config["bf16"] = {"enabled": True}
+    if precision == "fp16-mixed":
+        config["fp16"] = {"enabled": True, "initial_scale_power": 16}
+    return config
+
+
+def _cast(argument: Any, dtype: torch.dtype) -> Any:
+    """Returns a batch with its real tensors in another precision; anything else as it is."""
+    if not isinstance(argument, dict):
+        return argument
+    return {
+        name: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
+        for name, value in argument.items()
+    }

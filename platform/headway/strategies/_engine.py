@@ -1,0 +1,186 @@
+"""What headway's strategies add to Lightning's: one optimizer step, made of plain calls.
+
+Lightning would run the whole `training_step` inside the wrapped module's forward. Here one call
+makes many optimizer steps, so the wrapped forward (DDP's, DeepSpeed's) is called for each
+micro-batch instead, which is how those libraries mean to be used.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+from headway.config.contracts import Place
+
+if TYPE_CHECKING:
+    from lightning.pytorch.strategies import Strategy
+
+    _Base = Strategy
+else:
+    _Base = object
+
+
+class RankEnvironment(ClusterEnvironment):
+    """Tells Lightning where this process stands; whoever started it has said so already."""
+
+    def __init__(self, place: Place) -> None:
+        super().__init__()
+        self.place = place
+
+    @property
+    def creates_processes_externally(self) -> bool:
+        """Returns True: headway starts ranks with torch's elastic agent, never with Lightning's launchers."""
+        return True
+
+    @property
+    def main_address(self) -> str:
+        """Returns the host of rank 0."""
+        return os.environ.get("MASTER_ADDR", "127.0.0.1")
+
+    @property
+    def main_port(self) -> int:
+        """Returns the port of rank 0's store."""
+        return int(os.environ.get("MASTER_PORT", "29500"))
+
+    @staticmethod
+    def detect() -> bool:
+        """Returns False: it is always named."""
+        return False
+
+    def world_size(self) -> int:
+        """Returns the number of ranks."""
+        return self.place.world_size
+
+    def set_world_size(self, size: int) -> None:
+        """Does nothing: the size is given."""
+
+    def global_rank(self) -> int:
+        """Returns this rank."""
+        return self.place.rank
+
+    def set_global_rank(self, rank: int) -> None:
+        """Does nothing: the rank is given."""
+
+    def local_rank(self) -> int:
+        """Returns this rank's place on its node."""
+        return self.place.local_rank
+
+    def node_rank(self) -> int:
+        """Returns this node's place."""
+        return self.place.rank // self.place.local_world_size
+
+
+class StepEngine(_Base):
+    """The steps, for strategies whose optimizer is torch's own: single, DDP, FSDP2."""
+
+    def training_step(self, *arguments: Any, **keywords: Any) -> Any:
+        """Calls the module directly, unless it is a user's own that counts on Lightning's loop."""
+        assert self.lightning_module is not None
+        if self.lightning_module.automatic_optimization:
+            return super().training_step(*arguments, **keywords)
+        return self.lightning_module.training_step(*arguments, **keywords)
+
+    def validation_step(self, *arguments: Any, **keywords: Any) -> Any:
+        """Calls the module directly: its forward goes through `forward`."""
+        assert self.lightning_module is not None
+        if self.lightning_module.automatic_optimization:
+            return super().validation_step(*arguments, **keywords)
+        return self.lightning_module.validation_step(*arguments, **keywords)
+
+    def forward(self, *arguments: Any) -> Any:
+        """Returns the wrapped module's forward, in the recipe's precision."""
+        assert self.model is not None
+        # Entered anew for each forward: autocast keeps the weights it has cast until it is left, and
+        # they change at every step.
+        with self.precision_plugin.forward_context():
+            return self.model(*arguments)
+
+    def accumulate(self, *, last: bool) -> None:
+        """Says whether the next forward and backward are the step's last, after which gradients are averaged."""
+
+    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+        """Adds the loss's gradient."""
+        scaler = getattr(self.precision_plugin, "scaler", None)
+        (loss if scaler is None else scaler.scale(loss)).backward()
+
+    def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Tensor | None:
+        """Clips, steps and clears the gradient; returns its norm where it was clipped."""
+        scaler = getattr(self.precision_plugin, "scaler", None)
+        norm: Tensor | None = None
+        if clip_norm is not None:
+            if scaler is not None:
+                scaler.unscale_(optimizer)
+            norm = _whole(nn.utils.clip_grad_norm_(self._net.parameters(), clip_norm))
+        if scaler is None:
+            optimizer.step()
+        else:
+            scaler.step(optimizer)
+            scaler.update()
+        optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def sum_over_ranks(self, values: Tensor) -> Tensor:
+        """Returns the element-wise sum."""
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            dist.all_reduce(values)
+        return values
+
+    # ---- state, by name and whole ----------------------------------------------------------------
+
+    @property
+    def _net(self) -> nn.Module:
+        assert self.lightning_module is not None
+        net = getattr(self.lightning_module, "net", self.lightning_module)
+        assert isinstance(net, nn.Module)
+        return net
+
+    def gather_weights(self) -> dict[str, Tensor]:
+        """Returns every weight and buffer, whole and on the CPU, on rank 0."""
+        weights = {name: _whole(value) for name, value in self._net.state_dict().items()}
+        return {name: value.detach().cpu().clone() for name, value in weights.items()} if self.is_global_zero else {}
+
+    def load_weights(self, weights: dict[str, Tensor]) -> None:
+        """Sets every weight and buffer, in place."""
+        with torch.no_grad():
+            for name, own in self._net.state_dict().items():
+                own.copy_(_laid_out_like(own, weights[name]))
+
+    def gather_optimizer(self) -> dict[str, Tensor]:
+        """Returns the optimizer's state on rank 0, whole, by `<state>/<weight>`."""
+        state: dict[str, Tensor] = {}
+        optimizer = self.optimizers[0]
+        for name, weight in self._net.named_parameters():
+            for key, value in optimizer.state.get(weight, {}).items():
+                if isinstance(value, Tensor):
+                    whole = _whole(value)
+                    state[f"{key}/{name}"] = whole.detach().cpu().clone() if self.is_global_zero else whole
+        return state if self.is_global_zero else {}
+
+    def load_optimizer(self, state: dict[str, Tensor]) -> None:
+        """Sets the optimizer's state."""
+        weights = dict(self._net.named_parameters())
+        optimizer = self.optimizers[0]
+        for path, value in state.items():
+            key, _, name = path.partition("/")
+            weight = weights[name]
+            if value.shape == weight.shape:
+                value = _laid_out_like(weight, value).clone()
+            optimizer.state[weight][key] = value
+
+
+def _whole(value: Tensor) -> Tensor:
+    """Returns the whole of a sharded tensor; every rank has to ask."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _laid_out_like(own: Tensor, value: Tensor) -> Tensor:
+    value = value.to(own.device, own.dtype)
+    if isinstance(own, DTensor):
+        return distribute_tensor(value, own.device_mesh, own.placements)
+    return value

@@ -1,0 +1,78 @@
+"""Starts this node's ranks with torch's elastic agent and waits for them.
+
+Each rank is the same `headway fit` command with RANK in its environment. One command a node is the
+whole launch; nodes meet at MASTER_ADDR:MASTER_PORT.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from uuid import uuid4
+
+from headway.config.errors import UserError
+
+
+def run_ranks(arguments: Sequence[str], *, ranks_per_node: int, num_nodes: int, environment: Mapping[str, str]) -> int:
+    """Runs `headway fit` as ranks and returns the exit code that stands for all of them.
+
+    Args:
+        arguments: of the headway command, after `headway`.
+        ranks_per_node: processes on this node.
+        num_nodes: nodes that take part.
+        environment: variables that the ranks get besides this process's.
+
+    Raises:
+        UserError: several nodes, and no address to meet at.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    if num_nodes > 1 and "MASTER_ADDR" not in os.environ:
+        raise UserError(
+            f"trainer.nodes: {num_nodes}, but MASTER_ADDR is not set; set it (and MASTER_PORT) to the first node's "
+            "on every node"
+        )
+    endpoint = f"{os.environ.get('MASTER_ADDR', '127.0.0.1')}:{os.environ.get('MASTER_PORT', '29511')}"
+    config = LaunchConfig(
+        min_nodes=num_nodes,
+        max_nodes=num_nodes,
+        nproc_per_node=ranks_per_node,
+        run_id=os.environ.get("HEADWAY_JOB_ID", "headway") if num_nodes > 1 else uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint=endpoint if num_nodes > 1 else "127.0.0.1:0",
+        local_addr="127.0.0.1" if num_nodes == 1 else None,
+        max_restarts=0,
+        monitor_interval=0.2,
+    )
+    # The agent tells of a failed rank in forty lines; headway says it in one.
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
+    saved = dict(os.environ)
+    os.environ.update(environment)
+    try:
+        elastic_launch(config, sys.executable)("-m", "headway", *arguments)
+    except ChildFailedError as failure:
+        codes = [
+            abs(child.exitcode) if child.exitcode > 0 else 128 - child.exitcode for child in failure.failures.values()
+        ]
+        return _worst(codes)
+    except SignalException as stopped:
+        return 128 + int(stopped.sigval)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    finally:
+        os.environ.clear()
+        os.environ.update(saved)
+    return 0
+
+
+def _worst(codes: Sequence[int]) -> int:
+    """Returns the code of the rank that knew best: one of ours before a kill that followed from it."""
+    for known in (2, 3, 1):
+        if known in codes:
+            return known
+    return max(codes, default=1)

@@ -1,0 +1,153 @@
+"""Hands what a run measures to whoever listens: the metrics file, W&B, the progress line, a sweep."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+import psutil
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from headway.config.errors import TrainingFailed
+
+if TYPE_CHECKING:
+    from headway.objectives.base import Chunk, Objective
+
+Row = dict[str, Any]
+OnReport = Callable[[dict[str, float]], bool]
+"""Called with the metrics of each validation; False stops the run."""
+
+HEARTBEAT_S = 5.0
+
+
+class Sink(Protocol):
+    """Somewhere metrics go."""
+
+    def write(self, rows: list[Row]) -> None:
+        """Takes rows in order; each has `step`."""
+
+    def close(self) -> None:
+        """Finishes what was written."""
+
+
+class Recorder(Callback):
+    """Writes rows on rank 0; stops the run when the loss is no number or a listener says so.
+
+    Args:
+        sinks: where rows go; empty on all ranks but the first.
+        every: steps between training rows.
+        tokens_per_sample: for tokens a second; None where samples are no sequences.
+        on_report: called with each validation's metrics, on rank 0.
+        heartbeat: called at most every few seconds with the step, on rank 0.
+    """
+
+    def __init__(
+        self,
+        sinks: Sequence[Sink],
+        *,
+        every: int,
+        tokens_per_sample: int | None = None,
+        on_report: OnReport | None = None,
+        heartbeat: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.sinks = sinks
+        self.every = every
+        self.tokens_per_sample = tokens_per_sample
+        self.on_report = on_report
+        self.heartbeat = heartbeat
+        self._beat = time.monotonic()
+        self._since = _Since()
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Chunk, batch_idx: int
+    ) -> None:
+        """Writes the rows of a chunk.
+
+        Raises:
+            TrainingFailed: a loss is not finite; the rows up to it are written.
+        """
+        objective = cast("Objective", pl_module)
+        report = objective.report
+        self._since.add(report.num_samples, batch.num_steps, report.elapsed_s, report.data_s)
+        broken = next((row for row in report.rows if not math.isfinite(row["train/loss"])), None)
+        rows = [
+            row
+            for row in report.rows
+            if row["step"] % self.every == 0 and (broken is None or row["step"] < broken["step"])
+        ]
+        if rows and self.sinks and self._since.elapsed_s >= 1.0:
+            rows[-1] = rows[-1] | self._performance(objective)
+        self.emit(rows)
+        if broken is not None:
+            raise TrainingFailed(
+                f"train/loss is {broken['train/loss']} at step {broken['step']:.0f}; "
+                "lower optim.lr, set trainer.clip_norm, or use a wider trainer.precision"
+            )
+        if time.monotonic() - self._beat >= HEARTBEAT_S:
+            self._beat = time.monotonic()
+            self.heartbeat(objective.step)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Writes the validation's row and asks the listener whether to go on."""
+        objective = cast("Objective", pl_module)
+        metrics = {**objective.validation_metrics, "epoch": objective.step / objective.train_feed.batches_per_epoch}
+        self.emit([{"step": objective.step, **metrics, **self._performance(objective)}])
+        go_on = True
+        if self.on_report is not None and trainer.is_global_zero:
+            last_loss = objective.report.rows[-1]["train/loss"]
+            go_on = self.on_report({"step": objective.step, "train/loss": last_loss, **metrics})
+        if objective.engine_world_size > 1:
+            go_on = trainer.strategy.broadcast(go_on)
+        if not go_on:
+            trainer.should_stop = True
+
+    def emit(self, rows: list[Row]) -> None:
+        """Hands rows to every sink."""
+        if rows:
+            for sink in self.sinks:
+                sink.write(rows)
+
+    def close(self) -> None:
+        """Closes every sink."""
+        for sink in self.sinks:
+            sink.close()
+
+    def _performance(self, objective: Objective) -> Row:
+        """Returns the `perf/*` metrics since they were last asked for."""
+        since, self._since = self._since, _Since()
+        if since.steps == 0:
+            return {}
+        rate = since.samples / since.elapsed_s
+        row = {
+            "perf/samples_per_s": rate,
+            "perf/step_time_s": since.elapsed_s / since.steps,
+            "perf/data_time_s": since.data_s / since.steps,
+            "perf/memory_bytes": _memory_bytes(objective.device),
+        }
+        if self.tokens_per_sample is not None:
+            row["perf/tokens_per_s"] = rate * self.tokens_per_sample
+        return row
+
+
+class _Since:
+    """Sums since the last row of performance."""
+
+    def __init__(self) -> None:
+        self.samples = self.steps = 0
+        self.elapsed_s = self.data_s = 0.0
+
+    def add(self, samples: int, steps: int, elapsed_s: float, data_s: float) -> None:
+        self.samples += samples
+        self.steps += steps
+        self.elapsed_s += elapsed_s
+        self.data_s += data_s
+
+
+def _memory_bytes(device: torch.device) -> int:
+    """Returns the peak of what this rank allocated on its GPU, or its resident memory on the CPU."""
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)

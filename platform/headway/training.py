@@ -1,0 +1,314 @@
+"""Trains one recipe in this process, alone or as one rank: the data, the net, the Trainer, the end.
+
+Launching is `fit`'s; here every rank does the same and rank 0 writes.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from headway.checkpoint import store
+from headway.checkpoint.keeper import Keeper
+from headway.config.contracts import OBJECTIVE, Data, ObjectiveConfig, Place
+from headway.config.errors import HeadwayError, Stopped
+from headway.config.kinds import resolve_kind
+from headway.config.section import validate_section
+from headway.feed import Feed
+from headway.init.base import initialize
+from headway.nn.draws import name_streams
+from headway.objectives.base import BuiltIn, Objective, Schedule
+from headway.recipe import Recipe
+from headway.run import MetricsFile, RunFolder, replace_file
+from headway.supervise.signals import StopFlag
+from headway.track.manifest import build_manifest
+from headway.track.progress import ProgressSink
+from headway.track.recorder import OnReport, Recorder, Sink
+from headway.track.weights_and_biases import WandbSink, choose_mode
+
+_LIGHTNING_PRECISION = {
+    "fp64": "64-true",
+    "fp32": "32-true",
+    "bf16-mixed": "bf16-mixed",
+    "bf16": "bf16-true",
+    "fp16-mixed": "16-mixed",
+}
+_WEIGHT_DTYPE = {"fp64": torch.float64, "bf16": torch.bfloat16}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One process's part of a run."""
+
+    recipe: Recipe
+    run: RunFolder
+    place: Place
+    argv: list[str]
+    resume: bool = False
+    on_report: OnReport | None = None
+    stop: StopFlag | None = None
+    progress: bool = True
+
+
+def train(job: Job, data: Data) -> dict[str, Any]:
+    """Trains, tests the best checkpoint, and returns the final metrics. The same on all ranks.
+
+    Raises:
+        TrainingFailed: the loss is no number, or a checkpoint cannot be written.
+        Stopped: a signal asked for it; the position is saved.
+    """
+    recipe, place = job.recipe, job.place
+    cores = len(os.sched_getaffinity(0))
+    torch.set_num_threads(recipe.trainer.threads or max(1, cores // place.local_world_size))
+    torch.manual_seed(recipe.trainer.seed + place.rank)
+    objective, test = build_objective(recipe, data, place, stop_requested=job.stop or StopFlag())
+    first = place.rank == 0
+    with job.run.owned() if first else nullcontext():
+        checkpoint = _newest_checkpoint(job) if job.resume else None
+        if first:
+            _write_start(job, data, resumed_at=checkpoint.step if checkpoint else None)
+        recorder = _build_recorder(job, data, objective, checkpoint)
+        keeper = Keeper(job.run, recipe.trainer)
+        ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
+        try:
+            with _record_failure(job), quiet_lightning():
+                _lightning_trainer(recipe, place, [recorder, keeper, ending]).fit(objective)
+        finally:
+            recorder.close()
+        return ending.final
+
+
+def build_objective(
+    recipe: Recipe, data: Data, place: Place, *, stop_requested: Callable[[], bool] = lambda: False
+) -> tuple[Objective, Feed]:
+    """Returns the recipe's net, initialized, in its objective, and the feed of the test split.
+
+    Raises:
+        UserError: the parts do not fit together.
+    """
+    trainer = recipe.trainer
+    device = torch.device("cpu" if place.device == "cpu" else f"cuda:{place.local_rank}")
+    dtype = _WEIGHT_DTYPE.get(trainer.precision, torch.float32)
+    assert recipe.model is not None
+    net = name_streams(recipe.model.build(data.spec))
+    if recipe.init is not None:
+        initialize(net, recipe.init)
+    net.to(dtype)
+    if trainer.compile:
+        net.compile()
+
+    def feed(split: Any, batch_size: int, micro_batch: int | None, seed: int | None) -> Feed:
+        return Feed(
+            split.to(device, dtype),
+            batch_size=batch_size,
+            micro_batch=micro_batch,
+            place=place,
+            seed=seed,
+            workers=data.workers,
+        )
+
+    train = feed(data.train, trainer.batch_size, trainer.micro_batch, recipe.data.split_seed())
+    validation, test = (
+        feed(split, trainer.eval_batch_size or trainer.batch_size, trainer.micro_batch, None)
+        for split in (data.validation, data.test)
+    )
+    schedule = Schedule(
+        seed=trainer.seed,
+        total_steps=total_steps(recipe, train.batches_per_epoch),
+        validate_every=trainer.validate_every or train.batches_per_epoch,
+        clip_norm=trainer.clip_norm,
+        keyed=trainer.rng == "keyed",
+        steps_per_call=None if trainer.steps_per_call == "auto" else trainer.steps_per_call,
+    )
+    objective = objective_config(recipe, data).build(
+        net,
+        optim=recipe.optim,
+        schedule=schedule,
+        train=train,
+        validation=validation,
+        stop_requested=stop_requested,
+    )
+    return objective, test
+
+
+def objective_config(recipe: Recipe, data: Data) -> BuiltIn:
+    """Returns the recipe's objective, or the model's own where the recipe names none."""
+    config: ObjectiveConfig | None = recipe.objective
+    if config is None:
+        assert recipe.model is not None
+        kind = recipe.model.default_objective(data.spec)
+        config = cast(
+            ObjectiveConfig, validate_section(resolve_kind(OBJECTIVE, kind), {"kind": kind}, path=OBJECTIVE.section)
+        )
+    return cast(BuiltIn, config)
+
+
+def total_steps(recipe: Recipe, batches_per_epoch: int) -> int:
+    """Returns the number of optimizer steps of a whole run."""
+    trainer = recipe.trainer
+    ends = []
+    if trainer.max_steps is not None:
+        ends.append(trainer.max_steps)
+    if trainer.max_epochs is not None:
+        ends.append(trainer.max_epochs * batches_per_epoch)
+    return min(ends)
+
+
+class Ending(Callback):
+    """Restores a checkpoint at the start, leaves when asked to, and at the end tests the best checkpoint."""
+
+    def __init__(
+        self, job: Job, keeper: Keeper, recorder: Recorder, *, test: Feed, checkpoint: store.Checkpoint | None
+    ) -> None:
+        self.job = job
+        self.keeper = keeper
+        self.recorder = recorder
+        self.test = test
+        self.checkpoint = checkpoint
+        self.final: dict[str, Any] = {}
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Puts the run where its checkpoint left it."""
+        objective = cast(Objective, pl_module)
+        if self.checkpoint is not None:
+            self.keeper.restore(trainer, objective, self.checkpoint)
+            self.checkpoint = None
+        if objective.step >= objective.schedule.total_steps:
+            trainer.should_stop = True
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        """Leaves the training where a signal asked for it; the keeper has saved the position."""
+        objective = cast(Objective, pl_module)
+        if objective.report.stop:
+            number = self.job.stop.signal_number if self.job.stop else None
+            message = f"stopped at step {objective.step}; headway fit --resume {self.job.run.id} goes on from there"
+            raise Stopped(message, signal_number=number or signal.SIGTERM)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Evaluates the best checkpoint on the test split."""
+        objective = cast(Objective, pl_module)
+        run, best = self.job.run, self.keeper.best
+        assert best is not None, "a training ends with a validation"
+        if best["step"] != objective.step:
+            objective.engine.load_weights(store.load(run.checkpoints / f"{best['step']:08d}").weights)
+        tested = objective.evaluate(self.test, "test")
+        rows = objective.report.rows
+        trained = {"train/loss": rows[-1]["train/loss"]} if rows else {}
+        self.final = {**trained, **best["metrics"], **tested}
+        self.recorder.emit([{"step": objective.step, **tested}])
+        if trainer.is_global_zero:
+            run.update_status(state="done", step=objective.step, best=best, final=self.final, reason=None)
+            run.write_json("manifest.json", {**run.read_json("manifest.json"), "ended": time.time(), "exit_code": 0})
+
+
+def _newest_checkpoint(job: Job) -> store.Checkpoint | None:
+    checkpoint, damaged = store.load_newest(job.run.checkpoints)
+    for problem in damaged:
+        print(f"headway: {problem}; going on from an older checkpoint", file=sys.stderr)  # noqa: T201
+    return checkpoint
+
+
+def _write_start(job: Job, data: Data, *, resumed_at: int | None) -> None:
+    recipe, run = job.recipe, job.run
+    manifest = build_manifest(
+        argv=job.argv, data_fingerprint=data.fingerprint, device=job.place.device, world_size=job.place.world_size
+    )
+    before = run.read_json("manifest.json")
+    if resumed_at is not None and before:
+        manifest["resumed"] = [*before.get("resumed", []), {"at_step": resumed_at, "started": manifest["started"]}]
+        manifest["started"] = before["started"]
+    replace_file(run.recipe, recipe.yaml())
+    run.write_json("manifest.json", manifest)
+    run.update_status(
+        state="running", recipe=recipe.name, step=resumed_at or 0, pid=os.getpid(), host=manifest["hardware"]["host"],
+        monitor=recipe.trainer.monitor, reason=None, strategy=recipe.strategy.kind,
+    )  # fmt: skip
+
+
+def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: store.Checkpoint | None) -> Recorder:
+    recipe, run = job.recipe, job.run
+    first_step = checkpoint.step if checkpoint else 0
+    sinks: list[Sink] = []
+    if job.place.rank == 0:
+        sinks.append(MetricsFile(run.metrics, keep_through=first_step if job.resume else None))
+        if job.progress:
+            sinks.append(ProgressSink(run.id, total_steps=objective.schedule.total_steps, first_step=first_step))
+        mode = choose_mode(recipe.track.wandb)
+        if mode != "disabled":
+            sinks.append(WandbSink(run, recipe, mode))
+    return Recorder(
+        sinks,
+        every=recipe.track.every,
+        tokens_per_sample=data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None,
+        on_report=job.on_report,
+        heartbeat=lambda step: run.update_status(step=step),
+    )
+
+
+def _lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:
+    section = recipe.trainer
+    strategy = recipe.strategy.build(
+        place, precision=section.precision, clip_norm=section.clip_norm, timeout_s=section.timeout_s
+    )
+    trainer = Trainer(
+        accelerator="cpu" if place.device == "cpu" else "gpu",
+        devices=place.local_world_size if place.device == "cpu" or place.world_size > 1 else [place.local_rank],
+        num_nodes=place.num_nodes,
+        strategy=strategy,
+        precision=_LIGHTNING_PRECISION[section.precision],  # type: ignore[arg-type]
+        callbacks=callbacks,
+        max_epochs=-1,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    # Signals are `supervise`'s; Lightning's own handlers lose the position and can deadlock the ranks.
+    trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
+    return trainer
+
+
+@contextmanager
+def _record_failure(job: Job) -> Iterator[None]:
+    """Writes why a run ended, when it does not end well."""
+    try:
+        yield
+    except BaseException as error:
+        if job.place.rank == 0:
+            stopped = isinstance(error, Stopped | KeyboardInterrupt)
+            reason = str(error) if isinstance(error, HeadwayError) else f"{type(error).__name__}: {error}"
+            code = error.exit_code if isinstance(error, HeadwayError) else 1
+            job.run.update_status(state="stopped" if stopped else "failed", reason=reason)
+            manifest = job.run.read_json("manifest.json")
+            job.run.write_json("manifest.json", {**manifest, "ended": time.time(), "exit_code": code})
+        raise
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keeps Lightning's banners, tips and advice for other ways of using it off the screen."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            warnings.filterwarnings("ignore", module="pytorch_lightning")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
