@@ -261,12 +261,16 @@ def _lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) 
     strategy = recipe.strategy.build(
         place, precision=section.precision, clip_norm=section.clip_norm, timeout_s=section.timeout_s
     )
+    precision = _LIGHTNING_PRECISION[section.precision]
+    if section.precision == "fp64" and recipe.strategy.kind == "fsdp":
+        # Lightning knows no fp64 under FSDP2; net and data are in it already, which is all it takes.
+        precision = "32-true"
     trainer = Trainer(
         accelerator="cpu" if place.device == "cpu" else "gpu",
         devices=place.local_world_size if place.device == "cpu" or place.world_size > 1 else [place.local_rank],
         num_nodes=place.num_nodes,
         strategy=strategy,
-        precision=_LIGHTNING_PRECISION[section.precision],  # type: ignore[arg-type]
+        precision=precision,  # type: ignore[arg-type]
         callbacks=callbacks,
         max_epochs=-1,
         num_sanity_val_steps=0,

@@ -28,7 +28,9 @@ class Dropout(KeyedModule):
             return x
         if rng is None:
             return F.dropout(x, self.rate, training=True)
-        return x * (rng.keep(self.stream, x.shape[1:], self.rate) * (1.0 / (1.0 - self.rate))).to(x.dtype)
+        # Scaled in the precision of x: a bool times a number would be float32 whatever x is.
+        scale = rng.keep(self.stream, x.shape[1:], self.rate).to(x.dtype).mul_(1.0 / (1.0 - self.rate))
+        return x * scale
 
     def extra_repr(self) -> str:
         """Returns what `print(net)` shows."""
