@@ -134,10 +134,17 @@ def table(found: list[dict[str, Any]]) -> str:
     """Returns the differences as a Markdown table."""
 
     def cell(model: str, strategy: str, precision: str, what: str) -> str:
-        values = [row[what] for row in found if (row["model"], row["strategy"], row["precision"]) == (model, strategy, precision)]
+        values = [
+            row[what]
+            for row in found
+            if (row["model"], row["strategy"], row["precision"]) == (model, strategy, precision)
+        ]
         return f"{values[0]:.0e}" if values else "-"
 
-    lines = ["| model | " + " | ".join(STRATEGIES) + " | fp64: ddp | fp64: fsdp |", "|---" * (len(STRATEGIES) + 3) + "|"]
+    lines = [
+        "| model | " + " | ".join(STRATEGIES) + " | fp64: ddp | fp64: fsdp |",
+        "|---" * (len(STRATEGIES) + 3) + "|",
+    ]
     for model in RECIPES:
         cells = [cell(model, strategy, "fp32", "loss") for strategy in STRATEGIES]
         cells += [cell(model, strategy, "fp64", "weights") for strategy in ("ddp", "fsdp")]

@@ -59,7 +59,7 @@ def fit(
     from headway.recipe import check_recipe_names
 
     # A change in RECIPE's place: `headway fit --resume RUN trainer.max_steps=50`.
-    if recipe is not None and "=" in recipe and not Path(recipe).exists():
+    if recipe is not None and "=" in recipe and not os.path.exists(recipe):  # noqa: PTH110 - False for any text
         overrides = (recipe, *overrides)
         recipe = None
     if recipe is not None:
@@ -201,6 +201,8 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns its exit code."""
+    if any(argument.partition("=")[0] == "--trust" for argument in arguments) and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # a module of the user's own usually lies where they stand
     try:
         result: Any = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else EXIT_DONE

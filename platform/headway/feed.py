@@ -62,25 +62,25 @@ class Feed:
         workers: int = 0,
     ) -> None:
         self.split = split
-        self.batch_size = batch_size
+        self.batch_size = min(batch_size, len(split))
         self.micro_batch = micro_batch
         self.place = place
         self.seed = seed
         self.workers = workers
-        self.batches_per_epoch = -(-len(split) // batch_size)
+        self.batches_per_epoch = -(-len(split) // self.batch_size)
         self._order: tuple[int, Tensor] | None = None
 
     def shares(self, first: int, last: int) -> Iterator[Share]:
         """Yields this rank's share of the batches [first, last), counted over all epochs."""
         if self.split.in_memory:
             return (self.share(position) for position in range(first, last))
-        # Batches are made in worker processes, in order, and pinned for the copy to a GPU.
+        # Batches are made in worker processes, in order. The loader wants a seed for them: not the global one.
         loader: DataLoader[Any] = DataLoader(
             _Positions(self),
             sampler=range(first, last),
             batch_size=None,
             num_workers=self.workers,
-            persistent_workers=False,
+            generator=torch.Generator(),
         )
         return iter(loader)
 

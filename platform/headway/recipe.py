@@ -7,11 +7,11 @@ Config classes, most of which live beside their torch modules.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field, PositiveInt, SerializeAsAny, model_validator
 
 from headway.config.contracts import (
@@ -30,7 +30,7 @@ from headway.config.contracts import (
 from headway.config.errors import UserError, suggestion
 from headway.config.kinds import Family, check_kind, resolve_kind
 from headway.config.overrides import override, parse_assignments
-from headway.config.reading import Tree, read_file
+from headway.config.reading import Tree, dump, read_file
 from headway.config.section import Kind, Section, validate_section
 from headway.config.shipped import find_recipe
 from headway.config.space import SweepSection
@@ -133,8 +133,8 @@ class Recipe(Section):
     """What to train on."""
     init: SerializeAsAny[InitConfig] | None = None
     """How weights start; as each layer's own constructor leaves them when absent."""
-    optim: SerializeAsAny[OptimConfig]
-    """How weights move."""
+    optim: SerializeAsAny[OptimConfig] | None = None
+    """How weights move; absent only where the objective is a LightningModule of your own."""
     objective: SerializeAsAny[ObjectiveConfig] | None = None
     """What is minimized; the model's own when absent."""
     trainer: TrainerSection
@@ -152,7 +152,7 @@ class Recipe(Section):
 
     def yaml(self) -> str:
         """Returns the recipe as YAML that `load_recipe` reads back to an equal one."""
-        return yaml.safe_dump(self.tree(), sort_keys=False, allow_unicode=True)
+        return dump(self.tree())
 
     def dotted(self) -> dict[str, Any]:
         """Returns `{"optim.lr": 0.001, ...}`."""
@@ -161,7 +161,8 @@ class Recipe(Section):
 
 SECTIONS = list(Recipe.model_fields)
 _PLAIN: dict[str, type[Section]] = {"trainer": TrainerSection, "track": TrackSection, "sweep": SweepSection}
-_OPTIONAL = {"name", "init", "objective", "strategy", "track", "sweep", "model"}
+_OPTIONAL = {"name", "init", "objective", "strategy", "track", "sweep"}
+_OPTIONAL_TO_OWN_MODULE = {"model", "optim"}
 
 
 def load_recipe(
@@ -207,8 +208,14 @@ def _read(recipe: str | Path | Recipe | Tree) -> tuple[Tree, str]:
     if isinstance(recipe, dict):
         return {"name": "recipe", **recipe}, ""
     path = find_recipe(str(recipe))
-    name = path.stem if path.stem != "recipe" else path.parent.name
-    return {"name": name, **read_file(path)}, path.name
+    return {"name": _name_after(path), **read_file(path)}, path.name
+
+
+def _name_after(path: Path) -> str:
+    """Returns a recipe's name where it has none of its own: its file's, or its folder's if it is called recipe.yaml."""
+    stem = path.stem if path.stem != "recipe" else path.resolve().parent.name
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")
+    return plain[:100] or "recipe"
 
 
 def check_names(tree: Tree, *, trust: Collection[str] = ()) -> Tree:
@@ -223,15 +230,17 @@ def check_names(tree: Tree, *, trust: Collection[str] = ()) -> Tree:
     checked = {section: value for section, value in tree.items() if value is not None}
     own_module = ":" in str(_kind_of(checked.get("objective")))
     for section in SECTIONS:
-        if section in checked or section in _OPTIONAL - {"model"} or (section == "model" and own_module):
+        if section in checked or section in _OPTIONAL or (section in _OPTIONAL_TO_OWN_MODULE and own_module):
             continue
         raise UserError(f"{section} is missing; a recipe says {Recipe.model_fields[section].description}")
     for family in FAMILIES:
         if family.section in checked:
             checked[family.section] = check_kind(family, checked[family.section], trust)
+    if "optim" not in checked:
+        return checked
     optim = {"kind": checked["optim"]} if isinstance(checked["optim"], str) else checked["optim"]
     kind = _kind_of(optim)
-    if kind not in OPTIMIZERS:
+    if not isinstance(kind, str) or kind not in OPTIMIZERS:
         problem = "is missing" if kind is None else f"{kind!r} is not known"
         raise UserError(f"optim.kind: {problem}{suggestion(str(kind), OPTIMIZERS)}")
     return {**checked, "optim": optim}
@@ -245,7 +254,8 @@ def _validate(tree: Tree) -> Recipe:
     trainer = validate_section(TrainerSection, tree["trainer"], path="trainer")
     sections: dict[str, Any] = {"name": tree.get("name"), "trainer": trainer}
     sections["track"] = validate_section(TrackSection, tree.get("track", {}), path="track")
-    sections["optim"] = validate_section(OPTIMIZERS[tree["optim"]["kind"]], tree["optim"], path="optim")
+    if "optim" in tree:
+        sections["optim"] = validate_section(OPTIMIZERS[tree["optim"]["kind"]], tree["optim"], path="optim")
     if "sweep" in tree:
         sections["sweep"] = validate_section(SweepSection, tree["sweep"], path="sweep")
     tree = _resolve_defaults(tree, trainer)
@@ -298,10 +308,31 @@ def recipe_schema() -> dict[str, Any]:
             variant["properties"]["kind"] = {"const": kind, "description": (config.__doc__ or kind).splitlines()[0]}
             definitions[f"{section}.{kind}"] = {**variant, "title": f"{section}: {kind}"}
             variants.append({"$ref": f"#/$defs/{section}.{kind}"})
+        variants.append({"enum": list(configs), "description": "The kind alone, where its defaults will do."})
+        if section != "optim":
+            variants.append({"$ref": "#/$defs/own"})
         schema["properties"][section] = {"anyOf": variants, "description": Recipe.model_fields[section].description}
+    definitions["own"] = {
+        "description": "A class of your own, as module:Class.",
+        "type": "object",
+        "properties": {"kind": {"type": "string", "pattern": r"^[A-Za-z0-9_.]+:[A-Za-z0-9_]+$"}},
+        "required": ["kind"],
+    }
+    _allow_short(definitions)
     schema["required"] = [section for section in SECTIONS if section not in _OPTIONAL]
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
     return schema
+
+
+def _allow_short(definitions: dict[str, Any]) -> None:
+    """Lets `schedule: cosine` stand for `schedule: {kind: cosine}` wherever a section within one has kinds."""
+    for definition in definitions.values():
+        for name, value in definition.get("properties", {}).items():
+            inner = definitions.get(value.get("$ref", "").removeprefix("#/$defs/"), {})
+            kinds = inner.get("properties", {}).get("kind", {}).get("enum")
+            if kinds:
+                rest = {key: item for key, item in value.items() if key != "$ref"}
+                definition["properties"][name] = {"anyOf": [{"$ref": value["$ref"]}, {"enum": kinds}], **rest}
 
 
 __all__ = ["INIT", "MODEL", "OBJECTIVE", "SECTIONS", "Recipe", "check_names", "load_recipe", "recipe_schema"]

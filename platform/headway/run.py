@@ -152,7 +152,7 @@ def list_runs(runs: Path) -> list[RunFolder]:
 def replace_file(path: Path, text: str) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
-    with beside.open("w") as file:
+    with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -172,7 +172,7 @@ class MetricsFile:
             kept = [row for row in read_metrics(path) if row.get("step", 0) <= keep_through]
             replace_file(path, "".join(json.dumps(row) + "\n" for row in kept))
         _close_torn_line(path)
-        self._file: IO[str] = path.open("a")
+        self._file: IO[str] = path.open("a", encoding="utf-8")
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Appends rows in one write and hands them to the operating system."""

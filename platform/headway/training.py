@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import signal
 import sys
 import time
@@ -18,16 +19,18 @@ from typing import Any, cast
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import nn
 
 from headway.checkpoint import store
 from headway.checkpoint.keeper import Keeper
-from headway.config.contracts import OBJECTIVE, Data, ObjectiveConfig, Place
-from headway.config.errors import HeadwayError, Stopped
+from headway.config.contracts import OBJECTIVE, Data, ModuleConfig, ObjectiveConfig, Place
+from headway.config.errors import HeadwayError, Stopped, TrainingFailed
 from headway.config.kinds import resolve_kind
 from headway.config.section import validate_section
 from headway.feed import Feed
 from headway.init.base import initialize
 from headway.nn.draws import name_streams
+from headway.objectives._adopted import Adopted
 from headway.objectives.base import BuiltIn, Objective, Schedule
 from headway.recipe import Recipe
 from headway.run import MetricsFile, RunFolder, replace_file
@@ -44,6 +47,8 @@ _LIGHTNING_PRECISION = {
     "bf16": "bf16-true",
     "fp16-mixed": "16-mixed",
 }
+_LOST_PEER = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed out", re.ASCII)
+"""What torch's communication says when a rank is gone; it has no exception of its own for that on gloo."""
 _WEIGHT_DTYPE = {"fp64": torch.float64, "bf16": torch.bfloat16}
 
 
@@ -100,10 +105,7 @@ def build_objective(
     trainer = recipe.trainer
     device = torch.device("cpu" if place.device == "cpu" else f"cuda:{place.local_rank}")
     dtype = _WEIGHT_DTYPE.get(trainer.precision, torch.float32)
-    assert recipe.model is not None
-    net = name_streams(recipe.model.build(data.spec))
-    if recipe.init is not None:
-        initialize(net, recipe.init)
+    net = build_net(recipe, data)
     net.to(dtype)
     if trainer.compile:
         net.compile()
@@ -131,15 +133,27 @@ def build_objective(
         keyed=trainer.rng == "keyed",
         steps_per_call=None if trainer.steps_per_call == "auto" else trainer.steps_per_call,
     )
-    objective = objective_config(recipe, data).build(
-        net,
-        optim=recipe.optim,
-        schedule=schedule,
-        train=train,
-        validation=validation,
-        stop_requested=stop_requested,
-    )
-    return objective, test
+    parts: dict[str, Any] = {
+        "optim": recipe.optim,
+        "schedule": schedule,
+        "train": train,
+        "validation": validation,
+        "stop_requested": stop_requested,
+    }
+    if isinstance(net, LightningModule):
+        return Adopted(net, **parts), test
+    return objective_config(recipe, data).build(net, **parts), test
+
+
+def build_net(recipe: Recipe, data: Data) -> nn.Module:
+    """Returns the recipe's net, initialized; a LightningModule where that is the recipe's objective."""
+    net = None if recipe.model is None else name_streams(recipe.model.build(data.spec))
+    if isinstance(recipe.objective, ModuleConfig):
+        net = recipe.objective.build_module(net, data.spec)
+    assert net is not None, "a recipe has a model or a module of the user's own"
+    if recipe.init is not None:
+        initialize(net, recipe.init)
+    return net
 
 
 def objective_config(recipe: Recipe, data: Data) -> BuiltIn:
@@ -291,6 +305,11 @@ def _record_failure(job: Job) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, RuntimeError) and job.place.world_size > 1 and _LOST_PEER.search(str(error)):
+            error = TrainingFailed(
+                f"rank {job.place.rank} lost another rank, or waited for it in vain; see {job.run.path / 'logs'}"
+            )
+            error.__cause__ = None
         if job.place.rank == 0:
             stopped = isinstance(error, Stopped | KeyboardInterrupt)
             reason = str(error) if isinstance(error, HeadwayError) else f"{type(error).__name__}: {error}"
@@ -298,7 +317,7 @@ def _record_failure(job: Job) -> Iterator[None]:
             job.run.update_status(state="stopped" if stopped else "failed", reason=reason)
             manifest = job.run.read_json("manifest.json")
             job.run.write_json("manifest.json", {**manifest, "ended": time.time(), "exit_code": code})
-        raise
+        raise error from None if isinstance(error, HeadwayError) else error.__cause__
 
 
 @contextmanager
@@ -312,6 +331,8 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", module="pytorch_lightning")
+            # DeepSpeed 0.19 calls what torch 2.13 has renamed.
+            warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

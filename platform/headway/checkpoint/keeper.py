@@ -84,7 +84,7 @@ class Keeper(Callback):
         """Saves a checkpoint of the present step; all ranks take part, rank 0 writes."""
         engine = cast(Engine, trainer.strategy)
         weights, optimizer = engine.gather_weights(), engine.gather_optimizer()
-        rng = {} if objective.schedule.keyed else _gather_generators(objective)
+        rng = _gather_generators(objective)
         if trainer.is_global_zero:
             position = {"step": objective.step, "best": self.best, "stalled": self.stalled}
             store.save(self.run.checkpoints, Checkpoint(weights, optimizer, position, rng))

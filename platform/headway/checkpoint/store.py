@@ -3,12 +3,12 @@
     checkpoints/00000120/
       weights.safetensors     every weight and buffer, whole, by name
       optimizer.safetensors   the optimizer's state, whole, by <state>/<weight>
-      rng.safetensors         generators of every rank, with `trainer.rng: fast` only
+      rng.safetensors         the library's generator on every rank, for what draws from it
       position.json           step, best so far, and what else goes on from here
       MANIFEST.json           size and SHA-256 of each file
 
 The folder is written beside its target under a hidden name, flushed, and renamed: it is there whole or not
-at all. A flipped bit is found by its checksum before a number of it is used. Nothing in it is a
+at all. One of the same step is put aside until the new one stands, and put back if it never does. A flipped bit is found by its checksum before a number of it is used. Nothing in it is a
 pickle, and it says nothing of ranks or strategies: any number of either can go on from it.
 """
 
@@ -31,6 +31,7 @@ from headway.config.errors import TrainingFailed
 
 FORMAT = 1
 _MANIFEST = "MANIFEST.json"
+_ALWAYS = {"weights.safetensors", "optimizer.safetensors", "position.json"}
 
 
 @dataclass(frozen=True)
@@ -69,13 +70,18 @@ def save(checkpoints: Path, checkpoint: Checkpoint) -> Path:
         (beside / "position.json").write_text(json.dumps(position, indent=2) + "\n")
         manifest = {path.name: _seal(path) for path in sorted(beside.iterdir())}
         (beside / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        _flush(beside / _MANIFEST)
+        for path in beside.iterdir():
+            _flush(path)
+        _flush(beside)
         if target.exists():
-            shutil.rmtree(target)
+            shutil.rmtree(_aside(target), ignore_errors=True)
+            target.rename(_aside(target))
         beside.rename(target)
         _flush(checkpoints)
+        shutil.rmtree(_aside(target), ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)
+        _put_back(checkpoints)
         raise TrainingFailed(f"checkpoint {target} could not be written: {error}") from None
     return target
 
@@ -103,6 +109,9 @@ def verify(folder: Path) -> None:
     """Raises Damaged where a checkpoint is not what its manifest says."""
     try:
         manifest = json.loads((folder / _MANIFEST).read_text())
+        missing = _ALWAYS - set(manifest if isinstance(manifest, dict) else ())
+        if missing:
+            raise Damaged(f"{folder / _MANIFEST} does not name {', '.join(sorted(missing))}")
         for name, seal in manifest.items():
             if _seal(folder / name) != seal:
                 raise Damaged(f"{folder / name} has changed since it was written")
@@ -119,6 +128,7 @@ def steps(checkpoints: Path) -> list[int]:
 
 def load_newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     """Returns the newest checkpoint that is whole, and a line for each newer one that is not."""
+    _put_back(checkpoints)
     damaged: list[str] = []
     for step in reversed(steps(checkpoints)):
         try:
@@ -129,10 +139,24 @@ def load_newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
 
 
 def prune(checkpoints: Path, keep: Collection[int]) -> None:
-    """Removes the checkpoints of all other steps."""
+    """Removes the checkpoints of all other steps, and what an interrupted save left."""
     for step in steps(checkpoints):
         if step not in keep:
             shutil.rmtree(checkpoints / f"{step:08d}", ignore_errors=True)
+    for path in checkpoints.glob(".*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.aside")
+
+
+def _put_back(checkpoints: Path) -> None:
+    """Restores a checkpoint whose replacement was interrupted between two renames."""
+    for aside in checkpoints.glob(".*.aside"):
+        target = checkpoints / aside.name.split(".")[1]
+        if not target.exists():
+            aside.rename(target)
 
 
 def _tensor_files(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
@@ -143,7 +167,6 @@ def _tensor_files(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
 def _seal(path: Path) -> dict[str, Any]:
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
     return {"bytes": path.stat().st_size, "sha256": digest}
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     import torch
+    from lightning.pytorch import LightningModule
     from lightning.pytorch.strategies import Strategy
     from torch import Tensor, nn
 
@@ -147,6 +148,24 @@ class ObjectiveConfig(Kind):
 
     def check(self, spec: DataSpec) -> None:
         """Raises a UserError where the data has no such target."""
+
+
+class ModuleConfig(ObjectiveConfig):
+    """An `objective` that is a whole LightningModule of yours: `kind: your.module:Config`.
+
+    headway makes the optimizer steps, so it runs under every strategy and resumes like any other: `training_step`
+    and `validation_step` are called with a batch, the loss they return and what they `self.log`
+    are recorded. Its other hooks are not called.
+    """
+
+    @abstractmethod
+    def build_module(self, net: nn.Module | None, spec: DataSpec) -> LightningModule:
+        """Returns the module; `net` is the recipe's model where it names one.
+
+        Batches are `{"input": ..., "target": ...}`. Where the recipe has no `optim`, its
+        `configure_optimizers` gives one optimizer.
+        """
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

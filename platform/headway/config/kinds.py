@@ -78,8 +78,10 @@ def resolve_kind(family: Family, kind: str) -> type[Kind]:
         return config
     try:
         found = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError) as error:
-        raise UserError(f"{family.section}.kind: {kind!r} cannot be imported: {error}") from None
+    except Exception as error:
+        # Importing runs the user's code, which can fail in any way.
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(f"{family.section}.kind: {kind!r} cannot be imported: {problem}") from None
     if not (isinstance(found, type) and issubclass(found, family.base)):
         raise UserError(f"{family.section}.kind: {kind!r} is not a {family.base.__module__}:{family.base.__name__}")
     return found

@@ -13,8 +13,9 @@ from headway.config.reading import Tree, read_text
 def override(tree: Tree, changes: Mapping[str, Any]) -> Tree:
     """Returns a copy of a recipe's tree with dotted paths set: `{"optim.lr": 0.1}`.
 
-    A section written in short (`strategy: ddp`) is its `kind`, so `strategy.stage` can be set
-    beside it. Whether a path exists is the validation's to say: it knows every name.
+    A section written in short (`strategy: ddp`, `schedule: cosine`) is its `kind`, so
+    `strategy.stage` can be set beside it. Whether a path exists is the validation's to say: it
+    knows every name.
 
     Raises:
         UserError: a path that runs through a value that has no parts.
@@ -29,7 +30,7 @@ def override(tree: Tree, changes: Mapping[str, Any]) -> Tree:
             inner = here.get(section)
             if inner is None:
                 inner = {}
-            elif isinstance(inner, str) and here is changed:
+            elif isinstance(inner, str):
                 inner = {"kind": inner}
             elif not isinstance(inner, dict):
                 raise UserError(f"{path}: {section} is {inner!r} and has no part {path.rpartition('.')[2]}")

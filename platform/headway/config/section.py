@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from types import UnionType
+from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -45,7 +46,11 @@ def validate_section(cls: type[S], tree: Any, *, path: str) -> S:
     try:
         return cls.model_validate(tree)
     except ValidationError as error:
-        problems = [_describe(cls, path, details) for details in error.errors(include_url=False)]
+        # A field of several types (`PositiveInt | Literal["auto"]`) has a problem for each of them: one place.
+        places: dict[tuple[str, ...], list[ErrorDetails]] = {}
+        for details in error.errors(include_url=False):
+            places.setdefault(_place(cls, details["loc"]), []).append(details)
+        problems = [_describe(cls, path, list(place), found) for place, found in places.items()]
         raise UserError(_one_line(problems)) from None
 
 
@@ -57,8 +62,20 @@ def _one_line(problems: Sequence[str]) -> str:
     )
 
 
-def _describe(cls: type[Section], path: str, details: ErrorDetails) -> str:
-    location = [str(part) for part in details["loc"]]
+def _place(cls: type[Section], location: Sequence[int | str]) -> tuple[str, ...]:
+    """Returns a problem's location without the names that pydantic has for the types of a union."""
+    place: list[str] = []
+    inner: Any = cls
+    for part in location:
+        if get_origin(_bare(inner)) in (Union, UnionType):
+            break
+        place.append(str(part))
+        inner = _inside(inner, str(part))
+    return tuple(place)
+
+
+def _describe(cls: type[Section], path: str, location: list[str], found: Sequence[ErrorDetails]) -> str:
+    details = found[0]
     dotted = ".".join([path, *location]) if path else ".".join(location)
     if details["type"] == "extra_forbidden":
         known = _fields_at(cls, location[:-1])
@@ -72,7 +89,11 @@ def _describe(cls: type[Section], path: str, details: ErrorDetails) -> str:
     message = details["msg"].removeprefix("Value error, ").removeprefix("Assertion failed, ")
     if details["type"] == "value_error":
         return f"{dotted}: {message}" if location else f"{path}: {message}"
-    return f"{dotted}: {message[0].lower()}{message[1:]} (got {_short(details['input'])})"
+    if details["type"] in ("model_type", "model_attributes_type"):
+        names = ", ".join(_fields_at(cls, location)[:4])
+        return f"{dotted}: should be a mapping with {names} (got {_short(details['input'])})"
+    others = [f" or {other['msg'].removeprefix('Input should be ')}" for other in found[1:]]
+    return f"{dotted}: {message[0].lower()}{message[1:]}{''.join(others)} (got {_short(details['input'])})"
 
 
 def _short(value: Any) -> str:
@@ -87,13 +108,26 @@ def _purpose(cls: type[Section], location: list[str]) -> str:
 
 def _fields_at(cls: type[Section], location: list[str]) -> list[str]:
     """Returns the names that are known at a place inside a section."""
+    inner: Any = cls
     for part in location:
-        field = cls.model_fields.get(part)
-        inner = _section_in(field.annotation) if field is not None else None
-        if inner is None:
-            return []
-        cls = inner
-    return list(cls.model_fields)
+        inner = _inside(inner, part)
+    bare = _bare(inner)
+    return list(bare.model_fields) if isinstance(bare, type) and issubclass(bare, Section) else []
+
+
+def _inside(annotation: Any, part: str) -> Any:
+    """Returns the type of a field of a section, or of an entry of a mapping of sections."""
+    bare = _bare(annotation)
+    if isinstance(bare, type) and issubclass(bare, Section):
+        field = bare.model_fields.get(part)
+        return field.annotation if field is not None else None
+    return _section_in(bare)
+
+
+def _bare(annotation: Any) -> Any:
+    """Returns the type that is left of `X | None`."""
+    options = [option for option in get_args(annotation) if option is not type(None)]
+    return options[0] if get_origin(annotation) in (Union, UnionType) and len(options) == 1 else annotation
 
 
 def _section_in(annotation: Any) -> type[Section] | None:

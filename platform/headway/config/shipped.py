@@ -32,10 +32,13 @@ def find_recipe(name_or_path: str) -> Path:
         UserError: neither a file nor the name of a recipe that comes along.
     """
     path = Path(name_or_path)
-    if path.is_file():
-        return path
-    if path.is_dir() and (path / "recipe.yaml").is_file():
-        return path / "recipe.yaml"
+    try:
+        if path.is_file():
+            return path
+        if path.is_dir() and (path / "recipe.yaml").is_file():
+            return path / "recipe.yaml"
+    except OSError as error:
+        raise UserError(f"{name_or_path[:200]}: cannot be read ({error.strerror})") from None
     recipes = shipped_recipes()
     if name_or_path in recipes:
         return recipes[name_or_path]

@@ -26,7 +26,7 @@ class Distribution(Section):
 
     @model_validator(mode="after")
     def _one_sound_way(self) -> Distribution:
-        ways = self.model_fields_set
+        ways = [name for name in self.model_fields_set if getattr(self, name) is not None]
         if len(ways) != 1:
             raise ValueError(
                 f"has {', '.join(sorted(ways)) or 'nothing'}; give one of choice, uniform, loguniform, randint"

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -46,13 +46,19 @@ class Draws:
         self, seed: int, step: int, first_row: int, num_rows: int, *, device: torch.device | str = "cpu"
     ) -> None:
         self.device = torch.device(device)
-        row_N = np.arange(first_row, first_row + num_rows, dtype=np.uint64)
-        self._row_key_2N = _hash_rows(np.uint64(derive(seed, "draws", step)), row_N)
+        self._seed, self._step = seed, step
+        self._first_row, self._num_rows = first_row, num_rows
+
+    @cached_property
+    def _row_keys(self) -> NDArray[np.uint64]:
+        """Two key words for each row, (2, N); made when a layer first draws."""
+        row_N = np.arange(self._first_row, self._first_row + self._num_rows, dtype=np.uint64)
+        return _hash_rows(np.uint64(derive(self._seed, "draws", self._step)), row_N)
 
     def bits(self, layer: int, row_shape: Sequence[int]) -> Tensor:
         """Returns int32 (N, *row_shape), uniform over [0, 2**31)."""
         elements = math.prod(row_shape)
-        keys = torch.from_numpy(_hash_layer(self._row_key_2N, layer)).to(self.device)
+        keys = torch.from_numpy(_hash_layer(self._row_keys, layer)).to(self.device)
         first_N1, second_N1 = keys[0].unsqueeze(1), keys[1].unsqueeze(1)
         # Shifts of int32 keep the sign, so each xor-shift folds the sign bit away: two inputs to one
         # value, uniform still, and the last one leaves 31 bits.

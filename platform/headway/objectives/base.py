@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
@@ -28,6 +28,9 @@ from headway.nn.draws import Draws
 
 if TYPE_CHECKING:
     from headway.optim import OptimConfig
+
+Sums = dict[str, Tensor | float]
+"""Sums over what was counted, by name; plain numbers where they are known without asking a device."""
 
 CHUNK_SECONDS = 0.1
 MAX_CHUNK = 256
@@ -83,7 +86,7 @@ class Objective(LightningModule):
 
     Args:
         net: what is trained.
-        optim: how its weights move.
+        optim: how its weights move; None where the net, a LightningModule of a user's, says so.
         schedule: how long, and how a step is made.
         train: this rank's training batches.
         validation: this rank's validation batches.
@@ -99,7 +102,7 @@ class Objective(LightningModule):
         self,
         net: nn.Module,
         *,
-        optim: OptimConfig,
+        optim: OptimConfig | None,
         schedule: Schedule,
         train: Feed,
         validation: Feed,
@@ -119,7 +122,7 @@ class Objective(LightningModule):
         self._shares: Iterator[Share] | None = None
         self._carried: dict[int, Any] = {}
         self._pace = schedule.steps_per_call or 1
-        self._validation_sums: dict[str, Tensor] = {}
+        self._validation_sums: Sums = {}
 
     # ---- the heart -------------------------------------------------------------------------------
 
@@ -144,7 +147,7 @@ class Objective(LightningModule):
         report = ChunkReport()
         if self._shares is None:
             self._shares = self.train_feed.shares(chunk.first, self.schedule.total_steps)
-        recorded: list[dict[str, Tensor]] = []
+        recorded: list[Sums] = []
         for _ in range(chunk.num_steps):
             waiting = time.perf_counter()
             share = next(self._shares)
@@ -155,14 +158,15 @@ class Objective(LightningModule):
         self._publish(chunk, recorded, report, started)
         self.report = report
 
-    def _optimizer_step(self, share: Share) -> dict[str, Tensor]:
-        """Returns the step's sums on this rank: `loss`, `count`, the metrics, `grad_norm`, `lr`."""
+    def _optimizer_step(self, share: Share) -> Sums:
+        """Returns the step's sums on this rank: `loss`, `count`, the metrics, and `grad_norm` where clipped."""
         optimizer = self._optimizer
-        rate = self.optim.lr * self.optim.schedule.factor(self.step, self.schedule.total_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = rate
+        if self.optim is not None:
+            rate = self._rate(self.step)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
         scale = self.engine_world_size / self._global_count(share)
-        sums: dict[str, Tensor] = {}
+        sums: Sums = {}
         last = len(share.micro_batches) - 1
         for place, micro in enumerate(share.micro_batches):
             self.engine.accumulate(last=place == last)
@@ -179,6 +183,10 @@ class Objective(LightningModule):
         self._count_step()
         return sums
 
+    def _rate(self, step: int) -> float:
+        assert self.optim is not None
+        return self.optim.lr * self.optim.schedule.factor(step, self.schedule.total_steps)
+
     def _global_count(self, share: Share) -> Tensor | float:
         if self.counts_rows:
             return float(share.num_rows)
@@ -192,27 +200,24 @@ class Objective(LightningModule):
             return None
         return Draws(self.schedule.seed, self.step, micro.first_row, micro.num_rows, device=self.device)
 
-    def _publish(self, chunk: Chunk, recorded: list[dict[str, Tensor]], report: ChunkReport, started: float) -> None:
+    def _publish(self, chunk: Chunk, recorded: list[Sums], report: ChunkReport, started: float) -> None:
         """Sums the chunk's metrics over the ranks, in one communication, and agrees on pace and stop."""
         names = ["loss", "count", *self.metric_names]
-        table_SM = torch.stack([torch.stack([_sum_of(sums, name, self.device) for name in names]) for sums in recorded])
+        table_SM = torch.stack([_column(recorded, name, self.device) for name in names], dim=1)
         shared = torch.cat([table_SM.flatten(), torch.zeros(2, dtype=table_SM.dtype, device=self.device)])
         shared[-2] = float(self.stop_requested())
         shared[-1] = time.perf_counter() - started
         shared = self.engine.sum_over_ranks(shared)
         *flat, stop, elapsed = shared.tolist()
         # Norms are of the whole gradient already: no sum over ranks.
-        norms = (
-            torch.stack([sums["grad_norm"].double() for sums in recorded]).tolist()
-            if "grad_norm" in recorded[0]
-            else []
-        )
+        norms = _column(recorded, "grad_norm", self.device).tolist() if "grad_norm" in recorded[0] else []
         width = len(names)
         for index in range(chunk.num_steps):
             loss, count, *metrics = flat[index * width : (index + 1) * width]
             row = {"step": chunk.first + index + 1, "train/loss": loss / max(count, 1.0)}
             row |= {f"train/{name}": value / max(count, 1.0) for name, value in zip(names[2:], metrics, strict=True)}
-            row["train/lr"] = self.optim.lr * self.optim.schedule.factor(chunk.first + index, self.schedule.total_steps)
+            if self.optim is not None:
+                row["train/lr"] = self._rate(chunk.first + index)
             if norms:
                 row["train/grad_norm"] = norms[index]
             report.rows.append(row)
@@ -255,24 +260,25 @@ class Objective(LightningModule):
         """Returns the metrics of a whole split, such as `{"test/loss": 0.1}`. Called on all ranks."""
         training = self.training
         self.eval()
-        sums: dict[str, Tensor] = {}
+        sums: Sums = {}
         with torch.no_grad():
             for share in feed.shares(0, feed.batches_per_epoch):
                 self.add_sums(sums, share)
+        metrics = self.close_sums(sums, prefix)
         self.train(training)
-        return self.close_sums(sums, prefix)
+        return metrics
 
-    def add_sums(self, sums: dict[str, Tensor], share: Share) -> None:
+    def add_sums(self, sums: Sums, share: Share) -> None:
         """Adds what this rank's share of a batch counts."""
         for micro in share.micro_batches:
             outcome = self.engine.forward(micro.batch, None, None)
             if micro.counts:
                 _add(sums, outcome)
 
-    def close_sums(self, sums: dict[str, Tensor], prefix: str) -> dict[str, float]:
+    def close_sums(self, sums: Sums, prefix: str) -> dict[str, float]:
         """Returns the means over all ranks."""
         names = ["loss", "count", *self.metric_names]
-        totals = torch.stack([_sum_of(sums, name, self.device) for name in names])
+        totals = torch.cat([_column([sums], name, self.device) for name in names])
         loss, count, *metrics = self.engine.sum_over_ranks(totals).tolist()
         means = {f"{prefix}/loss": loss / max(count, 1.0)}
         return means | {
@@ -286,6 +292,7 @@ class Objective(LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Returns the optimizer; its rate is set at every step."""
+        assert self.optim is not None, "only a module of a user's own may bring its optimizer"
         return self.optim.build(self.net)
 
     def configure_model(self) -> None:
@@ -350,13 +357,14 @@ class _Shares:
         return self.feed.shares(0, self.feed.batches_per_epoch)
 
 
-def _add(sums: dict[str, Tensor], outcome: Outcome) -> None:
-    count = outcome.counted if isinstance(outcome.counted, Tensor) else torch.tensor(float(outcome.counted))
-    for name, value in {"loss": outcome.loss_sum.detach(), "count": count, **outcome.sums}.items():
+def _add(sums: Sums, outcome: Outcome) -> None:
+    for name, value in {"loss": outcome.loss_sum.detach(), "count": outcome.counted, **outcome.sums}.items():
         sums[name] = sums[name] + value if name in sums else value
 
 
-def _sum_of(sums: dict[str, Tensor], name: str, device: torch.device) -> Tensor:
-    if name not in sums:
-        return torch.zeros((), dtype=torch.float64, device=device)
-    return sums[name].detach().to(device, torch.float64)
+def _column(recorded: Sequence[Sums], name: str, device: torch.device) -> Tensor:
+    """Returns one sum of each step, float64 (S,); a rank that counted nothing has nothing to add."""
+    values = [sums.get(name, 0.0) for sums in recorded]
+    if all(isinstance(value, Tensor) for value in values):
+        return torch.stack(cast("list[Tensor]", values)).detach().to(device, torch.float64)
+    return torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)

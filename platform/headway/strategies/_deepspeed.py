@@ -33,7 +33,7 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
         if place.device == "cpu":
             os.environ["DS_ACCELERATOR"] = "cpu"  # read when deepspeed is first imported
         self.on_cpu = place.device == "cpu"
-        _import_quietly()
+        _import_without_compiling()
         DeepSpeedStrategy.__init__(
             self,
             config=_config(stage=stage, offload=offload, precision=precision, clip_norm=clip_norm),
@@ -111,15 +111,35 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
 
     def load_weights(self, weights: dict[str, Tensor]) -> None:
         """Sets every weight, in the engine's fp32 copy and in the net."""
-        from deepspeed.utils import safe_set_full_fp32_param
-
         for name, weight in self._net.named_parameters():
             value = weights[name]
-            safe_set_full_fp32_param(weight, value.to(self.root_device, torch.float32))
+            self._set_master_copy(weight, value)
             self._set_working_copy(weight, value)
         with torch.no_grad():
             for name, buffer in self._net.named_buffers():
                 buffer.copy_(weights[name])
+
+    def _set_master_copy(self, weight: torch.nn.Parameter, value: Tensor, state: str | None = None) -> None:
+        """Sets this rank's slice of a weight's fp32 copy, or of one of its optimizer states."""
+        from deepspeed.utils import (
+            safe_set_full_fp32_param,
+            safe_set_full_optimizer_state,
+            safe_set_local_fp32_param,
+            safe_set_local_optimizer_state,
+        )
+
+        value = value.to(self.root_device, torch.float32)
+        if self.zero_stage_3:
+            # Cut here: DeepSpeed 0.19.8 fails on a weight that its ranks cannot share equally.
+            length = weight.partition_numel()
+            padded = torch.nn.functional.pad(value.flatten(), (0, length * self.world_size - value.numel()))
+            value = padded.narrow(0, length * self.global_rank, length)
+        set_weight = safe_set_local_fp32_param if self.zero_stage_3 else safe_set_full_fp32_param
+        set_state = safe_set_local_optimizer_state if self.zero_stage_3 else safe_set_full_optimizer_state
+        if state is None:
+            set_weight(weight, value)
+        else:
+            set_state(weight, value, state)
 
     def _set_working_copy(self, weight: torch.nn.Parameter, value: Tensor) -> None:
         if self.zero_stage_3:
@@ -147,20 +167,31 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
 
     def load_optimizer(self, state: dict[str, Tensor]) -> None:
         """Sets the optimizer's state, of which ZeRO keeps one slice a rank."""
-        from deepspeed.utils import safe_set_full_optimizer_state
-
-        self._allocate_state()
-        self._link_state()
         weights = dict(self._net.named_parameters())
+        whole: dict[str, dict[str, Tensor]] = {}
         scalars: dict[str, Tensor] = {}
         for path, value in state.items():
             key, _, name = path.partition("/")
-            if value.ndim == 0 and key not in self._state_keys():
+            if value.shape == torch.Size([]) and key == "step":
                 scalars[key] = value
             else:
-                safe_set_full_optimizer_state(weights[name], value.to(self.root_device, torch.float32), key)
-        for inner in self._inner.state.values():
-            inner.update({key: value.clone() for key, value in scalars.items()})
+                whole.setdefault(key, {})[name] = value
+        # torch allocates an optimizer's state at its first step, which is yet to come.
+        for flat in self._flat_weights():
+            self._inner.state[flat] = {key: torch.zeros_like(flat) for key in whole}
+            self._inner.state[flat] |= {key: value.clone() for key, value in scalars.items()}
+        self._link_state()
+        for key, values in whole.items():
+            for name, value in values.items():
+                self._set_master_copy(weights[name], value, key)
+
+    def _flat_weights(self) -> list[Tensor]:
+        """Returns this rank's flat fp32 slices, which are what the optimizer steps."""
+        zero = self.deepspeed_engine.optimizer
+        flat: list[Tensor] = (
+            zero.fp32_partitioned_groups_flat if self.zero_stage_3 else zero.single_partition_of_fp32_groups
+        )
+        return flat
 
     def _link_state(self) -> None:
         """Lets DeepSpeed find each weight's state, under stages 1 and 2.
@@ -194,36 +225,14 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
             }
         return {}
 
-    def _allocate_state(self) -> None:
-        """Makes the optimizer allocate its state, which torch does at the first step."""
-        if any(self._inner.state.values()):
-            return
-        groups = self._inner.param_groups
-        rates = [group["lr"] for group in groups]
-        decays = [group.get("weight_decay", 0.0) for group in groups]
-        flats = [flat for group in groups for flat in group["params"]]
-        gradients = [flat.grad for flat in flats]
-        for group in groups:
-            group["lr"], group["weight_decay"] = 0.0, 0.0
-        for flat in flats:
-            flat.grad = torch.zeros_like(flat)
-        self._inner.step()
-        for flat, gradient in zip(flats, gradients, strict=True):
-            flat.grad = gradient
-        for group, rate, decay in zip(groups, rates, decays, strict=True):
-            group["lr"], group["weight_decay"] = rate, decay
 
+def _import_without_compiling() -> None:
+    """Imports deepspeed and keeps it from compiling its shared-memory all-reduce for one CPU host.
 
-def _import_quietly() -> None:
-    """Imports deepspeed, which tries a linker on libraries that training does without, and prints its complaints."""
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        importlib.import_module("deepspeed")
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
+    gloo does that job; the compiled kernel needs a C++ compiler, a minute at first use, and rounds otherwise.
+    """
+    deepspeed = importlib.import_module("deepspeed")
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def _config(*, stage: int, offload: bool, precision: str, clip_norm: float | None) -> dict[str, Any]:

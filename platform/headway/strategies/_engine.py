@@ -122,7 +122,10 @@ class StepEngine(_Base):
         else:
             scaler.step(optimizer)
             scaler.update()
-        optimizer.zero_grad(set_to_none=True)
+        # What zero_grad does, without its profiling hooks: a twentieth of a small net's step.
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
         return norm
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:

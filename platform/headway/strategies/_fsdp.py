@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import cast
 
+from lightning.pytorch import LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import nn
-from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from headway.config.contracts import Place
 from headway.strategies._engine import RankEnvironment, StepEngine
@@ -35,6 +36,10 @@ class FSDP(StepEngine, ModelParallelStrategy):
                 for layer in module:
                     fully_shard(layer, mesh=mesh, reshard_after_forward=self.reshard_after_forward)
         fully_shard(net, mesh=mesh, reshard_after_forward=self.reshard_after_forward)
+        if isinstance(net, LightningModule):
+            # Weights are gathered around forward; of a user's module these are called instead.
+            for method in ("training_step", "validation_step"):
+                register_fsdp_forward_method(net, method)
 
     def accumulate(self, *, last: bool) -> None:
         """Keeps the gradients of all but the last micro-batch on their rank."""

@@ -52,14 +52,12 @@ def run_ranks(arguments: Sequence[str], *, ranks_per_node: int, num_nodes: int, 
     # The agent tells of a failed rank in forty lines; headway says it in one.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     saved = dict(os.environ)
+    handlers = {number: signal.getsignal(number) for number in _HANDLED_BY_AGENT}
     os.environ.update(environment)
     try:
         elastic_launch(config, sys.executable)("-m", "headway", *arguments)
     except ChildFailedError as failure:
-        codes = [
-            abs(child.exitcode) if child.exitcode > 0 else 128 - child.exitcode for child in failure.failures.values()
-        ]
-        return _worst(codes)
+        return _exit_code([child.exitcode for child in failure.failures.values()])
     except SignalException as stopped:
         return 128 + int(stopped.sigval)
     except KeyboardInterrupt:
@@ -67,12 +65,18 @@ def run_ranks(arguments: Sequence[str], *, ranks_per_node: int, num_nodes: int, 
     finally:
         os.environ.clear()
         os.environ.update(saved)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
     return 0
 
 
-def _worst(codes: Sequence[int]) -> int:
-    """Returns the code of the rank that knew best: one of ours before a kill that followed from it."""
-    for known in (2, 3, 1):
-        if known in codes:
-            return known
-    return max(codes, default=1)
+_HANDLED_BY_AGENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+
+
+def _exit_code(codes: Sequence[int]) -> int:
+    """Returns the exit code that tells most: a rank that was killed explains why the others failed."""
+    killed = [128 - code for code in codes if code < 0 and -code != signal.SIGTERM]
+    if killed:
+        return killed[0]
+    shell_codes = [code if code >= 0 else 128 - code for code in codes]
+    return next((code for code in (2, 1, 3, 143, 130) if code in shell_codes), shell_codes[0])

@@ -1,0 +1,83 @@
+"""What Ray Tune tells while it searches, and how it is told to end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Callback, Stopper
+
+from headway.supervise.signals import StopFlag
+from headway.sweep._trial import trial_number
+from headway.sweep.ledger import Ledger
+
+
+class Account(Callback):  # type: ignore[misc]  # Ray has no types
+    """Tells the ledger what happens to a trial.
+
+    Args:
+        ledger: the sweep's.
+        on_change: called after each change of it.
+    """
+
+    def __init__(self, ledger: Ledger, on_change: Callable[[], None]) -> None:
+        self.ledger = ledger
+        self.on_change = on_change
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Returns nothing: Ray keeps a copy of its callbacks, but the ledger's files are its own record."""
+        return {}
+
+    def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Notes the sample."""
+        self.ledger.start(trial_number(trial.trial_id), trial.config)
+        self.on_change()
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Notes a validation."""
+        self.ledger.report(trial_number(trial.trial_id), result)
+        self.on_change()
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Notes the end of a trial that finished, failed in a way that was foreseen, or was stopped."""
+        self.ledger.end(trial_number(trial.trial_id))
+        self.on_change()
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        """Notes the end of a trial whose process ended, or that found a bug."""
+        # A process that never came up has not told of the trial's start either.
+        self.ledger.start(trial_number(trial.trial_id), trial.config)
+        self.ledger.end(trial_number(trial.trial_id), error=_last_line(trial.error_file))
+        self.on_change()
+
+
+class StopOnSignal(Stopper):  # type: ignore[misc]  # Ray has no types
+    """Ends the search once a signal has come.
+
+    Args:
+        flag: what the signal sets.
+    """
+
+    def __init__(self, flag: StopFlag) -> None:
+        self.flag = flag
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """Returns False: which trials go on is the scheduler's."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Returns whether to end the search."""
+        return self.flag()
+
+
+def _last_line(error_file: str | None) -> str:
+    """Returns the last line that Ray wrote of a trial's error, which says what it was."""
+    try:
+        lines = Path(error_file or "").read_text().split("\n")
+    except OSError:
+        lines = []
+    said = [line.strip() for line in lines if line.strip()]
+    return said[-1] if said else "its process ended"

@@ -1,0 +1,201 @@
+"""Finds what is wrong with a sweep before anything starts, and says what its trials have in common.
+
+Every value that a distribution can reach at its ends goes through the recipe's own validation, so a
+typo in a path has the message it would have on the command line, with the space's entry in front.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from headway.config.contracts import Data, Device, Place
+from headway.config.errors import UserError, suggestion
+from headway.config.overrides import override, parse_assignments
+from headway.config.reading import Tree
+from headway.config.space import SweepSection
+from headway.recipe import Recipe, _read, load_recipe
+
+_NOT_SEARCHABLE = ("name", "sweep", "track")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep that has been found sound."""
+
+    name: str
+    """The recipe's name."""
+    tree: Tree
+    """The recipe as its author wrote it, with the user's changes: defaults are each trial's own."""
+    resolved: str
+    """The recipe as YAML, every default written out."""
+    search: SweepSection
+    seed: int
+    trust: tuple[str, ...]
+    device: Device
+    total_steps: int
+    """Optimizer steps of the longest trial."""
+    grace_steps: int
+    """Steps that every trial gets before a scheduler may stop it."""
+    fixed: dict[str, Any]
+    """Changes that every trial shares; a sample goes before them."""
+    command: tuple[str, ...]
+    """How the user's own command line would train this recipe; empty where the recipe is no file."""
+
+    @property
+    def num_trials(self) -> int:
+        """Returns how many trials there will be."""
+        if self.search.searcher == "random":
+            return self.search.trials
+        product = 1
+        for drawn in self.search.space.values():
+            product *= len(drawn.choice or [])
+        return product
+
+
+def check_sweep(
+    recipe: str | Path | Recipe | Tree,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    trust: Collection[str] = (),
+) -> Plan:
+    """Returns the plan of a sweep. Starts nothing and writes nothing.
+
+    Raises:
+        UserError: one line that names the setting, its value and the remedy.
+    """
+    changes = dict(overrides) if isinstance(overrides, Mapping) else parse_assignments(overrides)
+    loaded = load_recipe(recipe, changes, trust=trust)
+    if loaded.sweep is None:
+        raise UserError(
+            f"{loaded.name} has no sweep section; add what to search: "
+            "sweep: {trials: 16, space: {optim.lr: {loguniform: [1e-4, 1e-1]}}}"
+        )
+    search = loaded.sweep
+    # Not `loaded.tree()`: there a sampled init.kind would meet the defaults of the kind it replaces,
+    # and a sampled trainer.seed the seeds that were derived from another.
+    tree = override(_read(recipe)[0], changes)
+    _refuse_several_processes(loaded)
+    variants = [loaded, *check_space(tree, search, trust=trust)]
+    device, data = _prepare(loaded)
+    check_metric(search.metric, metric_names(loaded, data))
+    total_steps = max(_total_steps(variant, data) for variant in variants)
+    return Plan(
+        name=loaded.name,
+        tree=tree,
+        resolved=loaded.yaml(),
+        search=search,
+        seed=loaded.trainer.seed if search.seed is None else search.seed,
+        trust=tuple(trust),
+        device=device,
+        total_steps=total_steps,
+        grace_steps=_grace_steps(loaded, data, total_steps),
+        # One core a trial: more threads than cores slow each other down.
+        fixed={"trainer.threads": 1},
+        command=_command(recipe, changes, trust),
+    )
+
+
+def check_space(tree: Tree, search: SweepSection, *, trust: Collection[str] = ()) -> list[Recipe]:
+    """Returns the recipes at the ends of the space: each end of a path with the others at their first value.
+
+    Raises:
+        UserError: a path that is not known or may not be searched, or a value that the recipe refuses.
+    """
+    firsts = {path: drawn.extremes()[0] for path, drawn in search.space.items()}
+    for path in firsts:
+        if path.partition(".")[0] in _NOT_SEARCHABLE:
+            raise UserError(f"sweep.space.{path}: {path.partition('.')[0]} changes no training; leave it out")
+    recipes = []
+    for path, drawn in search.space.items():
+        for value in drawn.extremes():
+            try:
+                recipe = load_recipe(override(tree, {**firsts, path: value}), trust=trust)
+                _refuse_several_processes(recipe)
+            except UserError as error:
+                raise UserError(_blame(str(error), path, value, firsts)) from None
+            recipes.append(recipe)
+    return recipes
+
+
+def _blame(problem: str, path: str, value: Any, firsts: Mapping[str, Any]) -> str:
+    """Returns the line with the path in front that it is about, which may be another than the one at its end."""
+    named = max((other for other in firsts if other in problem), key=len, default=path)
+    where = "" if named == path else f" (with {path}={value})"
+    return f"sweep.space.{named}: {problem}{where}"
+
+
+def _refuse_several_processes(recipe: Recipe) -> None:
+    trainer = recipe.trainer
+    if recipe.strategy.kind != "single" or trainer.nodes > 1 or trainer.devices not in ("auto", 1):
+        raise UserError("sweep: trials run on one process each; set trainer.devices=1 trainer.nodes=1 strategy=single")
+
+
+def _prepare(recipe: Recipe) -> tuple[Device, Data]:
+    from headway.fit import prepare
+    from headway.supervise.place import choose_device
+
+    device = choose_device(recipe.trainer)
+    return device, prepare(recipe, Place(device=device))
+
+
+def metric_names(recipe: Recipe, data: Data) -> list[str]:
+    """Returns what a validation reports. The net is built without memory for its weights."""
+    import torch
+
+    from headway.objectives.base import Schedule
+    from headway.training import objective_config
+
+    assert recipe.model is not None, "training asks for a net"
+    nothing = cast(Any, None)
+    with torch.device("meta"):
+        net = recipe.model.build(data.spec)
+        objective = objective_config(recipe, data).build(
+            net,
+            optim=recipe.optim,
+            schedule=Schedule(seed=0, total_steps=1, validate_every=1),
+            train=nothing,
+            validation=nothing,
+        )
+    return ["train/loss", "val/loss", *(f"val/{name}" for name in objective.metric_names)]
+
+
+def check_metric(metric: str, known: Collection[str]) -> None:
+    """Raises a UserError for a metric that no validation reports."""
+    if metric not in known:
+        hint = suggestion(metric, known)
+        listed = "" if "there is" in hint else f" A validation reports {', '.join(known)}"
+        raise UserError(f"sweep.metric: {metric!r} is not reported by a validation{hint}{listed}")
+
+
+def _total_steps(recipe: Recipe, data: Data) -> int:
+    from headway.training import total_steps
+
+    return total_steps(recipe, _batches(recipe, data))
+
+
+def _batches(recipe: Recipe, data: Data) -> int:
+    return -(-len(data.train) // recipe.trainer.batch_size)
+
+
+def _grace_steps(recipe: Recipe, data: Data, total_steps: int) -> int:
+    assert recipe.sweep is not None
+    asked = recipe.sweep.scheduler.grace_steps
+    if asked is not None and asked > total_steps:
+        raise UserError(
+            f"sweep.scheduler.grace_steps: {asked}, but a trial has {total_steps} steps; lower it, or train longer"
+        )
+    return min(asked or recipe.trainer.validate_every or _batches(recipe, data), total_steps)
+
+
+def _command(recipe: str | Path | Recipe | Tree, changes: Mapping[str, Any], trust: Collection[str]) -> tuple[str, ...]:
+    from headway.sweep.result import assignment
+
+    if not isinstance(recipe, str | Path):
+        return ()
+    # What only a sweep reads has no place in the command of one run.
+    mine = [assignment(path, value) for path, value in changes.items() if path.partition(".")[0] != "sweep"]
+    trusted = [part for module in trust for part in ("--trust", module)]
+    return ("headway", "fit", str(recipe), *mine, *trusted)

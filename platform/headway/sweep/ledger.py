@@ -1,0 +1,194 @@
+"""The sweep's folder, and how its trials stand.
+
+    runs/<sweep>/
+      sweep.yaml      the resolved recipe, with its sweep section
+      status.json     state, counts of trials, the best so far; replaced whole
+      trials.jsonl    one row a trial, appended when it ends
+      ray/            Ray Tune's own files
+    runs/<sweep>-0007/  trial 7: an ordinary run
+
+What a trial came to is read from its run folder, as everything else does; the ledger adds what only
+the sweep knows: what was sampled, and that its scheduler or an interrupt ended it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headway.config.errors import UserError
+from headway.run import MetricsFile, RunFolder, check_run_name
+from headway.sweep.check import Plan
+from headway.sweep.result import Status, Trial, best_trial
+
+WRITE_INTERVAL_S = 1.0
+_ENDED: tuple[Status, ...] = ("done", "stopped", "failed")
+
+
+def trial_run_id(sweep_id: str, number: int) -> str:
+    """Returns the id of a trial's run."""
+    return f"{sweep_id}-{number:04d}"
+
+
+def create_sweep_folder(runs: Path, plan: Plan, *, name: str | None) -> RunFolder:
+    """Makes the sweep's folder and writes its recipe.
+
+    Raises:
+        UserError: the name is taken or unfit, or the folder cannot be written.
+    """
+    sweep_id = name or f"{plan.name}-sweep-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    check_run_name(trial_run_id(sweep_id, plan.num_trials - 1))
+    path = runs / sweep_id
+    if path.exists() or any(runs.glob(f"{sweep_id}-[0-9][0-9][0-9][0-9]*")):
+        raise UserError(f"--name: {path} or trials of it exist already; choose another")
+    try:
+        path.mkdir(parents=True)
+        (path / "sweep.yaml").write_text(plan.resolved)
+    except OSError as error:
+        raise UserError(f"--runs: {runs} cannot be written ({error.strerror}); choose another folder") from None
+    return RunFolder(path)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many trials stand where."""
+
+    total: int
+    pending: int
+    running: int
+    done: int
+    stopped: int
+    failed: int
+
+
+class Ledger:
+    """Keeps account of a sweep's trials.
+
+    Args:
+        folder: the sweep's.
+        plan: what is swept.
+    """
+
+    def __init__(self, folder: RunFolder, plan: Plan) -> None:
+        self.folder = folder
+        self.plan = plan
+        self._trials: dict[int, Trial] = {}
+        self._reached: dict[int, int] = {}
+        self._file = MetricsFile(folder.path / "trials.jsonl")
+        self._written = 0.0
+        self._write("running")
+
+    # ---- what happens to a trial -----------------------------------------------------------------
+
+    def start(self, number: int, config: dict[str, Any]) -> None:
+        """Notes that a trial runs; nothing where that is known."""
+        run = self._run(number)
+        self._trials.setdefault(number, Trial(run.id, str(run.path), "running", dict(config), None, None))
+        self._write("running", throttled=True)
+
+    def report(self, number: int, metrics: dict[str, Any]) -> None:
+        """Notes a trial's validation."""
+        trial, value = self._trials[number], metrics.get(self.plan.search.metric)
+        if value is None:
+            return
+        self._reached[number] = int(metrics["step"])
+        sign = 1.0 if self.plan.search.mode == "min" else -1.0
+        if trial.value is None or sign * value < sign * trial.value:
+            self._trials[number] = replace(trial, value=float(value), step=int(metrics["step"]))
+            self._write("running", throttled=True)
+
+    def end(self, number: int, error: str | None = None) -> None:
+        """Notes that a trial is over, as its run says, or as its scheduler or its process's end did.
+
+        Args:
+            number: which.
+            error: why its process ended, where it did not end by itself.
+        """
+        state, reason = self._outcome(number)
+        if state is not None:
+            self._settle(number, state, reason)
+        elif error is not None:
+            self._settle(number, "failed", error)
+        else:
+            # Its thread waits in its last report, and writes this itself when the actor goes on to another trial.
+            self._settle(number, "stopped", f"stopped by {self.plan.search.scheduler.kind}{self._at(number)}")
+
+    def _settle(self, number: int, state: Status, reason: str | None) -> None:
+        trial = self._trials[number] = replace(self._trials[number], status=state, reason=reason)
+        self._file.write([{"trial": number, **{key: value for key, value in vars(trial).items() if value is not None}}])
+        self._write("running", throttled=True)
+
+    # ---- how the sweep stands --------------------------------------------------------------------
+
+    @property
+    def counts(self) -> Counts:
+        """Returns how many trials stand where."""
+        total = self.plan.num_trials
+        states = [trial.status for trial in self._trials.values()]
+        running, done, stopped, failed = (states.count(state) for state in ("running", *_ENDED))
+        return Counts(total, total - len(states), running, done, stopped, failed)
+
+    @property
+    def trials(self) -> list[Trial]:
+        """Returns the trials that started, in the order they were proposed."""
+        return [trial for _, trial in sorted(self._trials.items())]
+
+    @property
+    def best(self) -> Trial | None:
+        """Returns the best trial so far."""
+        return best_trial(self.trials, self.plan.search.mode)
+
+    def close(self, state: str, *, reason: str | None = None) -> None:
+        """Writes how the sweep ended, and into the runs that something cut short that they did.
+
+        Args:
+            state: done, stopped or failed.
+            reason: why, where it is not done.
+        """
+        for number, trial in self._trials.items():
+            if trial.status == "running":
+                outcome, why = self._outcome(number)
+                if outcome in (None, "stopped"):
+                    # A trial that could still wind up did so at a report that was not heard any more.
+                    self._reached[number] = int(self._run(number).status().get("step", 0))
+                    outcome, why = "stopped", f"stopped with its sweep{self._at(number)}"
+                self._settle(number, outcome or "stopped", why)
+        for trial in self.trials:
+            run = RunFolder(Path(trial.run_dir))
+            status = run.status()
+            if run.recipe.is_file() and (status.get("state"), status.get("reason")) != (trial.status, trial.reason):
+                run.update_status(state=trial.status, reason=trial.reason)
+        self._file.close()
+        self._write(state, reason=reason)
+
+    def _outcome(self, number: int) -> tuple[Status | None, str | None]:
+        """Returns how a run says it ended, and why; None where it has not."""
+        status = self._run(number).status()
+        state: Status | None = status["state"] if status.get("state") in _ENDED else None
+        return state, status.get("reason")
+
+    def _at(self, number: int) -> str:
+        return f" at step {self._reached[number]}" if number in self._reached else ""
+
+    def _run(self, number: int) -> RunFolder:
+        return RunFolder(self.folder.path.parent / trial_run_id(self.folder.id, number))
+
+    def _write(self, state: str, *, reason: str | None = None, throttled: bool = False) -> None:
+        now = time.monotonic()
+        if throttled and now - self._written < WRITE_INTERVAL_S:
+            return
+        self._written = now
+        best = self.best
+        self.folder.update_status(
+            kind="sweep",
+            state=state,
+            recipe=self.plan.name,
+            metric=self.plan.search.metric,
+            mode=self.plan.search.mode,
+            trials=vars(self.counts),
+            best=None if best is None else vars(best),
+            reason=reason,
+        )

@@ -1,0 +1,101 @@
+"""`headway sweep`: a recipe with a `sweep:` section -> trials -> the best one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from headway.config.errors import HeadwayError, Stopped, TrainingFailed
+from headway.sweep.result import SweepResult, refit_command
+
+if TYPE_CHECKING:
+    from headway.config.reading import Tree
+    from headway.recipe import Recipe
+    from headway.sweep.ledger import Ledger
+
+
+def sweep(
+    recipe: str | Path | Recipe | Tree,
+    overrides: Iterable[str] | Mapping[str, Any] = (),
+    *,
+    runs: str | Path = "runs",
+    name: str | None = None,
+    trust: Collection[str] = (),
+    progress: bool = True,
+) -> SweepResult:
+    """Runs the trials of a recipe's `sweep` section and returns what they came to.
+
+    The same seed proposes the same trials, and each trains the same. Which of them a scheduler
+    stops depends on the order in which they report, which differs where several run at a time.
+
+    Args:
+        recipe: a path, the name of one that comes along, a tree or a `Recipe`, with a `sweep` section.
+        overrides: changes to it, `["sweep.trials=16"]` or `{"sweep.trials": 16}`.
+        runs: the folder of run folders; every trial is a run of its own there.
+        name: the sweep's id; made up from the recipe's name and the time when absent.
+        trust: modules outside headway that the recipe may name.
+        progress: whether to show a progress line on standard error.
+
+    Raises:
+        UserError: the input is wrong; nothing was started.
+        TrainingFailed: every trial failed.
+        Stopped: a signal ended it; its trials' runs say where they were.
+    """
+    from headway.sweep.check import check_sweep
+    from headway.sweep.ledger import Ledger, create_sweep_folder
+
+    started = time.monotonic()
+    changes = overrides if isinstance(overrides, Mapping) else list(overrides)
+    plan = check_sweep(recipe, changes, trust=trust)
+    ledger = Ledger(create_sweep_folder(Path(runs).resolve(), plan, name=name), plan)
+    try:
+        _search(ledger, progress=progress)
+        _refuse_all_failed(ledger)
+    except BaseException as error:
+        stopped = isinstance(error, Stopped | KeyboardInterrupt)
+        reason = str(error) if isinstance(error, HeadwayError) else f"{type(error).__name__}: {error}"
+        ledger.close("stopped" if stopped else "failed", reason=reason)
+        raise
+    ledger.close("done")
+    best = ledger.best
+    return SweepResult(
+        sweep_id=ledger.folder.id,
+        sweep_dir=str(ledger.folder.path),
+        metric=plan.search.metric,
+        mode=plan.search.mode,
+        trials=ledger.trials,
+        best=best,
+        command=None if best is None else refit_command(plan.command, best, plan.fixed),
+        wall_s=round(time.monotonic() - started, 3),
+    )
+
+
+def _search(ledger: Ledger, *, progress: bool) -> None:
+    """Runs the trials.
+
+    Raises:
+        Stopped: a signal came.
+    """
+    from headway.sweep._tune import run_trials
+    from headway.sweep.progress import SweepProgress
+
+    line = SweepProgress(ledger) if progress else None
+    try:
+        signal_number = run_trials(ledger, on_change=line.update if line else lambda: None)
+    finally:
+        if line is not None:
+            line.close()
+    if signal_number is not None:
+        counts, best = ledger.counts, ledger.best
+        ended = counts.done + counts.stopped + counts.failed
+        found = f"; the best so far is {best.run_id}" if best else ""
+        message = f"sweep {ledger.folder.id} stopped after {ended} of {counts.total} trials{found}"
+        raise Stopped(message, signal_number=signal_number)
+
+
+def _refuse_all_failed(ledger: Ledger) -> None:
+    trials = ledger.trials
+    if trials and all(trial.status == "failed" for trial in trials):
+        raise TrainingFailed(f"all {len(trials)} trials failed; the first, {trials[0].run_id}: {trials[0].reason}")
