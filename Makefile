@@ -18,7 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 demo: $(READY)  ## A GPT and a convnet on two processes, DeepSpeed, and a sweep
-	$(BIN)/python tests/demo.py
+	$(BIN)/headway demo
 
 test: check  ## Lint, types and the tests; HEADWAY_TESTS=all adds the slow ones
 	$(BIN)/python -m pytest -m 'not quick and not soak'

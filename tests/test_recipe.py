@@ -40,8 +40,14 @@ def test_the_seeds_of_data_and_init_are_the_trainers_unless_given():
 
 @pytest.mark.parametrize(
     ("trainer", "strategy"),
-    [({}, "single"), ({"devices": 1}, "single"), ({"devices": 2}, "ddp"), ({"nodes": 2}, "ddp"), ({"devices": "auto"}, "single")],
-)  # fmt: skip
+    [
+        ({}, "single"),
+        ({"devices": 1}, "single"),
+        ({"devices": 2}, "ddp"),
+        ({"nodes": 2}, "ddp"),
+        ({"devices": "auto"}, "single"),
+    ],
+)
 def test_several_processes_are_ddp_unless_something_else_is_said(trainer, strategy):
     trained = tree(trainer={**TREE["trainer"], **trainer})
     assert load_recipe(trained).strategy.kind == strategy
@@ -133,11 +139,22 @@ def test_a_shipped_recipe_is_read_back_equal(name, tmp_path):
         {"trainer.early_stopping": {"patience": 3, "min_delta": 1e-9}},
         {"model": {"kind": "convnet", "filters": [2, 3], "hidden": 5}, "data": {"kind": "digits", "layout": "image"}},
         {"model": {"kind": "mlp", "hidden": []}},
-        {"sweep": {"trials": 3, "scheduler": "asha", "space": {"init.kind": {"choice": [None, "1e5", 2, 0.5, True, [3]]}}}},
-        {"sweep": {"trials": 3, "space": {"optim.lr": {"loguniform": [1e-5, 1.0]}, "model.hidden": {"choice": [[3], [5, 7]]}}}},
+        {
+            "sweep": {
+                "trials": 3,
+                "scheduler": "asha",
+                "space": {"init.kind": {"choice": [None, "1e5", 2, 0.5, True, [3]]}},
+            }
+        },
+        {
+            "sweep": {
+                "trials": 3,
+                "space": {"optim.lr": {"loguniform": [1e-5, 1.0]}, "model.hidden": {"choice": [[3], [5, 7]]}},
+            }
+        },
         {"strategy": {"kind": "deepspeed", "stage": 3, "offload": True}},
     ],
-)  # fmt: skip
+)
 def test_any_recipe_is_read_back_equal(changes, tmp_path):
     recipe = load_recipe(TREE, changes)
     assert written_and_read(recipe, tmp_path) == recipe
@@ -199,7 +216,7 @@ def validator(schema):
 
 def test_the_schema_stands_alone_as_json(schema):
     text = json.dumps(schema)
-    references = set(part.split('"')[0] for part in text.split('"$ref": "#/$defs/')[1:])
+    references = {part.split('"')[0] for part in text.split('"$ref": "#/$defs/')[1:]}
     assert references <= set(schema["$defs"])
 
 

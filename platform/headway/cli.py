@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
@@ -167,15 +168,34 @@ def doctor() -> int:
     return EXIT_DONE
 
 
+@app.command
+def demo(*, runs: Runs = Path("runs")) -> int:
+    """Train a GPT and a convnet on two processes, once under DeepSpeed, and sweep an MLP: a few minutes."""
+    from headway.demo import demo as run_demo
+
+    run_demo(runs)
+    return EXIT_DONE
+
+
 @data_app.default
 def list_data(*, json: Json = False) -> int:
-    """List the data sets that headway knows, and whether they are here."""
+    """List the data sets that headway knows, and whether they are here.
+
+    Get one that is not with `headway data fetch NAME`.
+    """
     from headway.data._store import list_datasets
 
-    found = list_datasets()
+    found = [asdict(status) for status in list_datasets()]
     if json:
-        _print_json({"data": [vars(item) if not hasattr(item, "_asdict") else item._asdict() for item in found]})
+        _print_json({"data": found})
         return EXIT_DONE
+    _print_table(
+        ["data", "here", "what it is", "licence", "where"],
+        [
+            [item["name"], "yes" if item["ready"] else "no", item["summary"], item["licence"], str(item["place"])]
+            for item in found
+        ],
+    )
     return EXIT_DONE
 
 
@@ -201,8 +221,8 @@ def main() -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Runs a command line and returns its exit code."""
-    if any(argument.partition("=")[0] == "--trust" for argument in arguments) and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())  # a module of the user's own usually lies where they stand
+    if any(argument.partition("=")[0] == "--trust" for argument in arguments) and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))  # a module of the user's own usually lies where they stand
     try:
         result: Any = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         return result if isinstance(result, int) else EXIT_DONE
@@ -258,15 +278,16 @@ def _print_table(columns: list[str], rows: list[list[str]]) -> None:
 
 def _print_result(result: dict[str, Any]) -> None:
     metrics = "  ".join(f"{name} {value:.4g}" for name, value in result["metrics"].items())
-    _print_table(
-        ["", ""],
-        [
-            ["run", result["run_id"]],
-            ["folder", result["run_dir"]],
-            ["status", f"{result['status']} at step {result['step']} after {result['wall_s']:.1f} s"],
-            ["metrics", metrics],
-        ],
-    )
+    rows = [
+        ["run", result["run_id"]],
+        ["folder", result["run_dir"]],
+        ["status", f"{result['status']} at step {result['step']} after {result['wall_s']:.1f} s"],
+        ["metrics", metrics],
+    ]
+    offline = Path(result["run_dir"]) / "wandb"
+    if list(offline.glob("offline-run-*")):
+        rows.append(["W&B", f"offline; to upload: wandb sync {offline}/offline-run-*"])
+    _print_table(["", ""], rows)
 
 
 def _headline(path: Path) -> str:

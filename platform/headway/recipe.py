@@ -181,7 +181,7 @@ def load_recipe(
     Raises:
         UserError: one line that names the setting, its value and the remedy.
     """
-    tree, source = _read(recipe)
+    tree, source = read_recipe(recipe)
     changes = overrides if isinstance(overrides, Mapping) else parse_assignments(overrides)
     try:
         tree = check_names(override(tree, changes), trust=trust)
@@ -195,14 +195,14 @@ def check_recipe_names(recipe: str | Path, overrides: Iterable[str] = (), *, tru
 
     For a command line, which answers a typo at once; `load_recipe` checks the same and all the rest.
     """
-    tree, source = _read(recipe)
+    tree, source = read_recipe(recipe)
     try:
         check_names(override(tree, parse_assignments(overrides)), trust=trust)
     except UserError as error:
         raise UserError(f"{source}: {error}") from None
 
 
-def _read(recipe: str | Path | Recipe | Tree) -> tuple[Tree, str]:
+def read_recipe(recipe: str | Path | Recipe | Tree) -> tuple[Tree, str]:
     if isinstance(recipe, Recipe):
         return recipe.tree(), ""
     if isinstance(recipe, dict):

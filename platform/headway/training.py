@@ -37,7 +37,7 @@ from headway.run import MetricsFile, RunFolder, replace_file
 from headway.supervise.signals import StopFlag
 from headway.track.manifest import build_manifest
 from headway.track.progress import ProgressSink
-from headway.track.recorder import OnReport, Recorder, Sink
+from headway.track.recorder import Listener, OnReport, Recorder, Sink
 from headway.track.weights_and_biases import WandbSink, choose_mode
 
 _LIGHTNING_PRECISION = {
@@ -88,7 +88,8 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
         try:
             with _record_failure(job), quiet_lightning():
-                _lightning_trainer(recipe, place, [recorder, keeper, ending]).fit(objective)
+                callbacks = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
+                _lightning_trainer(recipe, place, callbacks).fit(objective)
         finally:
             recorder.close()
         return ending.final
@@ -265,7 +266,6 @@ def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: stor
         sinks,
         every=recipe.track.every,
         tokens_per_sample=data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None,
-        on_report=job.on_report,
         heartbeat=lambda step: run.update_status(step=step),
     )
 

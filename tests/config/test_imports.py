@@ -36,7 +36,9 @@ def fresh(program: str, *arguments: str) -> str:
 @pytest.mark.parametrize("package", ["headway.config", "headway.run", "headway"])
 def test_what_reads_runs_and_recipes_imports_no_torch(package):
     folder = ROOT / "platform" / "headway" / "config"
-    modules = [f"headway.config.{file.stem}" for file in folder.glob("*.py")] if package == "headway.config" else [package]
+    modules = (
+        [f"headway.config.{file.stem}" for file in folder.glob("*.py")] if package == "headway.config" else [package]
+    )
     lines = "".join(f"import {module.removesuffix('.__init__')}\n" for module in modules)
     assert fresh(f"{lines}import sys\nprint([name for name in {{heavy}} if name in sys.modules])") == "[]\n"
 
@@ -48,7 +50,9 @@ def test_help_at_every_level_imports_no_torch():
 
 @pytest.mark.parametrize("command", ["recipes", "runs"])
 def test_listing_imports_no_torch(command, tmp_path):
-    program = "import sys\nfrom headway.cli import run\nrun([sys.argv[1]])\nprint([n for n in {heavy} if n in sys.modules])"
+    program = (
+        "import sys\nfrom headway.cli import run\nrun([sys.argv[1]])\nprint([n for n in {heavy} if n in sys.modules])"
+    )
     assert fresh(program, command).splitlines()[-1] == "[]"
 
 

@@ -13,7 +13,9 @@ def test_a_key_is_the_same_in_every_process_and_version():
 
 
 def test_every_purpose_has_a_key_of_its_own():
-    keys = [derive(seed, *purpose) for seed in range(11) for purpose in [(), ("a",), ("b",), ("a", 1), ("a", "1"), (1,)]]
+    keys = [
+        derive(seed, *purpose) for seed in range(11) for purpose in [(), ("a",), ("b",), ("a", 1), ("a", "1"), (1,)]
+    ]
     keys += [derive(seed, "order", epoch) for seed in range(11) for epoch in range(101)]
     assert len(set(keys)) == len(keys)
 

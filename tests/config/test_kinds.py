@@ -116,7 +116,9 @@ def test_a_class_of_another_family_is_refused(own):
 
 
 def test_a_module_that_is_not_there_or_fails_is_named(own):
-    with pytest.raises(UserError, match="cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found'"):
+    with pytest.raises(
+        UserError, match="cannot be imported: ModuleNotFoundError: No module named 'nowhere_to_be_found'"
+    ):
         resolve_kind(OBJECTIVE, "nowhere_to_be_found:C")
     with pytest.raises(UserError, match="cannot be imported: ZeroDivisionError: division by zero"):
         resolve_kind(OBJECTIVE, "their_broken_for_a_test:C")

@@ -53,7 +53,10 @@ def test_a_sound_tree_becomes_a_frozen_section():
     ("tree", "line"),
     [
         ({"lr": 1, "lrr": 1}, "optim.lrr is not known; did you mean optim.lr?"),
-        ({"lr": 1, "inner": {"patience": 3, "detla": 1}}, "optim.inner.detla is not known; did you mean optim.inner.delta?"),
+        (
+            {"lr": 1, "inner": {"patience": 3, "detla": 1}},
+            "optim.inner.detla is not known; did you mean optim.inner.delta?",
+        ),
         ({}, "optim.lr is missing: Peak rate"),
         ({"lr": 1, "inner": {}}, "optim.inner.patience is missing"),
         ({"lr": -1}, "optim.lr: input should be greater than 0 (got -1)"),
@@ -64,7 +67,10 @@ def test_a_sound_tree_becomes_a_frozen_section():
         ({"lr": 1, "maybe": 1.0}, "optim.maybe: input should be a valid integer (got 1.0)"),
         ({"lr": 1, "steps": 0}, "optim.steps: input should be greater than 0 or 'auto' (got 0)"),
         ({"lr": 1, "inner": 3}, "optim.inner: should be a mapping with patience, delta (got 3)"),
-        ({"lr": 1, "many": {"a.b": {"patience": 0}}}, "optim.many.a.b.patience: input should be greater than 0 (got 0)"),
+        (
+            {"lr": 1, "many": {"a.b": {"patience": 0}}},
+            "optim.many.a.b.patience: input should be greater than 0 (got 0)",
+        ),
         ({"lr": 1, "many": {"a.b": 3}}, "optim.many.a.b: should be a mapping with patience, delta (got 3)"),
         ({"lr": 1, "sizes": [5, 0]}, "optim.sizes.1: input should be greater than 0 (got 0)"),
         ({"lr": 1, "mode": "mim"}, "optim.mode: input should be 'min' or 'max' (got 'mim')"),
@@ -74,7 +80,7 @@ def test_a_sound_tree_becomes_a_frozen_section():
         (3, "optim: is 3; it should be a mapping with lr, steps, maybe, inner"),
         ([], "optim: is []; it should be a mapping with lr, steps, maybe, inner"),
     ],
-)  # fmt: skip
+)
 def test_a_problem_is_one_line_with_path_and_value(tree, line):
     assert problem(tree) == line
 

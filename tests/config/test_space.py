@@ -72,7 +72,9 @@ def test_a_scheduler_can_be_named_in_short():
 
 def test_a_grid_needs_values():
     assert sweep(searcher="grid", space={"optim.lr": {"choice": [1, 2]}}).searcher == "grid"
-    assert problem(searcher="grid") == "sweep: searcher is grid, but optim.lr is no choice; list its values or use random"
+    assert (
+        problem(searcher="grid") == "sweep: searcher is grid, but optim.lr is no choice; list its values or use random"
+    )
 
 
 def test_a_space_without_a_path_is_refused():

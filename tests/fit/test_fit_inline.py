@@ -172,7 +172,9 @@ def test_a_listener_hears_every_validation_and_can_stop(tiny_mlp, tmp_path) -> N
 
 def test_micro_batches_change_no_loss(tiny_mlp, tmp_path) -> None:
     whole = fit(tiny_mlp, {"trainer.precision": "fp64"}, runs=tmp_path, name="whole", progress=False)
-    cut = fit(tiny_mlp, {"trainer.precision": "fp64", "trainer.micro_batch": 11}, runs=tmp_path, name="cut", progress=False)
+    cut = fit(
+        tiny_mlp, {"trainer.precision": "fp64", "trainer.micro_batch": 11}, runs=tmp_path, name="cut", progress=False
+    )
     for step, loss in losses(whole.run_dir).items():
         assert losses(cut.run_dir)[step] == pytest.approx(loss, rel=1e-12)
 

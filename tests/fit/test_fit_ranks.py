@@ -81,7 +81,16 @@ def test_one_command_a_node_is_the_whole_launch(recipe_file, tmp_path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    arguments = ["fit", recipe_file, "trainer.nodes=2", "trainer.devices=1", "--runs", tmp_path / "runs", "--name", "nodes"]
+    arguments = [
+        "fit",
+        recipe_file,
+        "trainer.nodes=2",
+        "trainer.devices=1",
+        "--runs",
+        tmp_path / "runs",
+        "--name",
+        "nodes",
+    ]
     nodes = [start(*arguments, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)) for _ in range(2)]
     outputs = [node.communicate(timeout=120) for node in nodes]
     assert [node.returncode for node in nodes] == [0, 0], outputs
@@ -107,8 +116,12 @@ def test_a_run_goes_on_under_another_strategy(command, recipe_file, tmp_path, be
     # The schedule is constant: with another number of steps another one would decay otherwise.
     common = ["optim.schedule=constant", "--runs", runs]
     straight = command("fit", recipe_file, *common, "--name", "straight")
-    first = command("fit", recipe_file, *common, "trainer.max_steps=20", f"strategy={before}", devices(before), "--name", "moved")
-    second = command("fit", "trainer.max_steps=30", f"strategy={after}", devices(after), "--runs", runs, "--resume", "moved")
+    first = command(
+        "fit", recipe_file, *common, "trainer.max_steps=20", f"strategy={before}", devices(before), "--name", "moved"
+    )
+    second = command(
+        "fit", "trainer.max_steps=30", f"strategy={after}", devices(after), "--runs", runs, "--resume", "moved"
+    )
     assert [straight.returncode, first.returncode, second.returncode] == [0, 0, 0], first.stderr + second.stderr
     expected, got = losses(runs / "straight"), losses(runs / "moved")
     assert got.keys() == expected.keys()
@@ -129,7 +142,9 @@ def test_a_run_goes_on_under_another_strategy(command, recipe_file, tmp_path, be
 )
 def test_a_signal_stops_at_a_step_saves_and_says_so(recipe_file, tmp_path, ranks: int, number: int, code: int) -> None:
     run = tmp_path / "runs" / "stopped"
-    process = start("fit", recipe_file, *LONG, f"trainer.devices={ranks}", "--runs", tmp_path / "runs", "--name", "stopped")
+    process = start(
+        "fit", recipe_file, *LONG, f"trainer.devices={ranks}", "--runs", tmp_path / "runs", "--name", "stopped"
+    )
     wait_for_step(run, 25, process)
     process.send_signal(number)
     _, stderr = process.communicate(timeout=40)

@@ -82,7 +82,11 @@ def here(tmp_path: Path) -> Path:
         "optim": {"kind": "adamw", "lr": 0.01},
         "trainer": trainer,
     }
-    module = {"data": "digits", "objective": "my_package.parts:MineConfig", "trainer": {**trainer, "monitor": "val/hits", "monitor_mode": "max"}}
+    module = {
+        "data": "digits",
+        "objective": "my_package.parts:MineConfig",
+        "trainer": {**trainer, "monitor": "val/hits", "monitor_mode": "max"},
+    }
     (tmp_path / "net.yaml").write_text(yaml.safe_dump(net))
     (tmp_path / "module.yaml").write_text(yaml.safe_dump(module))
     return tmp_path
@@ -104,7 +108,15 @@ def test_a_net_and_a_data_source_of_ones_own_train(command, here: Path) -> None:
 @pytest.mark.parametrize("strategy", ["single", "ddp", pytest.param("fsdp", marks=pytest.mark.slow)])
 def test_a_whole_lightning_module_of_ones_own_trains(command, here: Path, strategy: str) -> None:
     ranks = 1 if strategy == "single" else 2
-    arguments = ["fit", "module.yaml", f"strategy={strategy}", f"trainer.devices={ranks}", "--trust", "my_package", "--json"]
+    arguments = [
+        "fit",
+        "module.yaml",
+        f"strategy={strategy}",
+        f"trainer.devices={ranks}",
+        "--trust",
+        "my_package",
+        "--json",
+    ]
     done = command(*arguments, cwd=here)
     assert done.returncode == 0, done.stderr
     metrics = json.loads(done.stdout)["metrics"]

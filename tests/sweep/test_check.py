@@ -12,6 +12,7 @@ import pytest
 
 from headway.config.errors import UserError
 from headway.config.space import Distribution, SweepSection
+from headway.recipe import load_recipe
 from headway.sweep import sweep
 from headway.sweep.check import check_space, check_sweep
 from headway.sweep.result import Trial, assignment, best_trial, ranked, refit_command
@@ -107,11 +108,13 @@ def test_a_grace_longer_than_a_trial_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_sampled_kind_or_seed_brings_its_own_defaults() -> None:
-    plan = check_sweep(with_space(init__kind={"choice": ["xavier", "uniform_fan_in"]}, trainer__seed={"choice": [5]}))
+    recipe = with_space(init__kind={"choice": ["xavier", "uniform_fan_in"]}, trainer__seed={"choice": [5]})
+    plan = check_sweep(recipe)
     # The resolved recipe has them written out; a trial starts from what the author wrote.
     assert "gain:" in plan.resolved
     assert "gain" not in plan.tree["init"]
     assert "seed" not in plan.tree["init"]
+    assert "gain" not in check_sweep(load_recipe(recipe)).tree["init"]
 
 
 def test_the_longest_trial_and_the_first_rung_are_counted_in_steps() -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shlex
-import warnings
 from collections.abc import Iterator
 from itertools import product
 from pathlib import Path
@@ -19,7 +18,7 @@ from headway.sweep import SweepResult, sweep
 from headway.sweep._tune import quiet_environment, ray_session
 
 RECIPE = """
-model: {kind: mlp, hidden: [7], dropout: 0.1}
+model: {kind: mlp, hidden: [7], activation: tanh, dropout: 0.1}
 data: {kind: digits}
 init: kaiming
 optim: {kind: sgd, lr: 0.1}
@@ -32,17 +31,14 @@ sweep:
     model.dropout: {uniform: [0, 0.5]}
     optim.lr: {loguniform: [1.0e-2, 1.0e-1]}
 """
-RATES = [0.1, 1e-7, 1e30]
+RATES = [0.1, 1e-7, 1e38]
 SCHEMES = ["kaiming", "xavier"]
 
 
 @pytest.fixture(scope="module", autouse=True)
 def ray() -> Iterator[None]:
-    with warnings.catch_warnings():
-        # Ray reads its own source through handles that it leaves to the garbage collector.
-        warnings.simplefilter("ignore", ResourceWarning)
-        with quiet_environment(), ray_session(2):
-            yield
+    with quiet_environment(), ray_session(2):
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +157,7 @@ def test_asha_stops_the_rate_that_learns_nothing(grid_search: SweepResult) -> No
 
 
 def test_a_trial_that_explodes_fails_alone_and_says_why(grid_search: SweepResult) -> None:
-    exploded = [trial for trial in grid_search.trials if trial.config["optim.lr"] == 1e30]
+    exploded = [trial for trial in grid_search.trials if trial.config["optim.lr"] == 1e38]
     assert [trial.status for trial in exploded] == ["failed", "failed"]
     for trial in exploded:
         assert trial.reason is not None
@@ -171,7 +167,22 @@ def test_a_trial_that_explodes_fails_alone_and_says_why(grid_search: SweepResult
 
 
 def test_a_sweep_whose_trials_all_fail_fails_with_the_first_reason(folder: Path) -> None:
-    changes = {"sweep.trials": 1, "sweep.space": {"optim.lr": {"choice": [1e30]}}}
+    changes = {"sweep.trials": 1, "sweep.space": {"optim.lr": {"choice": [1e38]}}}
     with pytest.raises(TrainingFailed, match="all 1 trials failed; the first, hopeless-0000: train/loss is "):
         sweep(folder / "tiny.yaml", changes, runs=folder / "runs", name="hopeless", progress=False)
     assert RunFolder(folder / "runs" / "hopeless").status()["state"] == "failed"
+
+
+def test_a_sample_that_the_recipe_refuses_is_a_failed_run(tmp_path: Path) -> None:
+    from headway.sweep._trial import RunningTrial, TrialJob
+
+    job = TrialJob(
+        tree=yaml.safe_load(RECIPE), fixed={}, runs=str(tmp_path), sweep_id="s", trust=(), scheduler="fifo",
+        folder=str(tmp_path),
+    )  # fmt: skip
+    trial = RunningTrial(job, 3, {"optim.nesterov": True})
+    assert "val/loss" not in trial.advance()
+    trial.stop()
+    status = RunFolder(tmp_path / "s-0003").status()
+    assert status["state"] == "failed"
+    assert status["reason"] == "optim: nesterov is true but momentum is 0; set optim.momentum"

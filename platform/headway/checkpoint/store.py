@@ -8,8 +8,9 @@
       MANIFEST.json           size and SHA-256 of each file
 
 The folder is written beside its target under a hidden name, flushed, and renamed: it is there whole or not
-at all. One of the same step is put aside until the new one stands, and put back if it never does. A flipped bit is found by its checksum before a number of it is used. Nothing in it is a
-pickle, and it says nothing of ranks or strategies: any number of either can go on from it.
+at all. One of the same step is put aside until the new one stands, and put back if it never does.
+A flipped bit is found by its checksum before a number of it is used. Nothing in it is a pickle,
+and it says nothing of ranks or strategies: any number of either can go on from it.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def _construct_map(loader: _Loader, node: yaml.Node) -> Tree:
     return seen
 
 
-def _refuse_tag(loader: _Loader, node: yaml.Node) -> None:
+def _refuse_tag(_: _Loader, node: yaml.Node) -> None:
     name = node.tag.replace("tag:yaml.org,2002:", "!!")
     raise yaml.constructor.ConstructorError(None, None, f"the tag {name} is not known; leave it out", node.start_mark)
 

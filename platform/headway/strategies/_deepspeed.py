@@ -11,7 +11,7 @@ import importlib
 import logging
 import os
 from datetime import timedelta
-from typing import Any
+from typing import Any, cast
 
 import torch
 from lightning.fabric.utilities.seed import reset_seed
@@ -131,7 +131,7 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
         value = value.to(self.root_device, torch.float32)
         if self.zero_stage_3:
             # Cut here: DeepSpeed 0.19.8 fails on a weight that its ranks cannot share equally.
-            length = weight.partition_numel()
+            length = int(cast(Any, weight).partition_numel())
             padded = torch.nn.functional.pad(value.flatten(), (0, length * self.world_size - value.numel()))
             value = padded.narrow(0, length * self.global_rank, length)
         set_weight = safe_set_local_fp32_param if self.zero_stage_3 else safe_set_full_fp32_param

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Callback, Stopper
+from ray.tune import Stopper
+from ray.tune.progress_reporter import TrialProgressCallback
 
 from headway.supervise.signals import StopFlag
 from headway.sweep._trial import trial_number
 from headway.sweep.ledger import Ledger
 
 
-class Account(Callback):  # type: ignore[misc]  # Ray has no types
+class Account(TrialProgressCallback):  # type: ignore[misc]  # Ray has no types
     """Tells the ledger what happens to a trial.
+
+    It takes the place of the callback that Ray adds otherwise, which prints trials without a result
+    even where it is told to print nothing.
 
     Args:
         ledger: the sweep's.
@@ -74,10 +78,10 @@ class StopOnSignal(Stopper):  # type: ignore[misc]  # Ray has no types
 
 
 def _last_line(error_file: str | None) -> str:
-    """Returns the last line that Ray wrote of a trial's error, which says what it was."""
+    """Returns the last line that Ray wrote of a trial's error, which says what it was, without its advice."""
     try:
         lines = Path(error_file or "").read_text().split("\n")
     except OSError:
         lines = []
     said = [line.strip() for line in lines if line.strip()]
-    return said[-1] if said else "its process ended"
+    return said[-1].partition(". Some common causes")[0] if said else "its process ended"

@@ -25,6 +25,8 @@ _QUIET = {
     # Without it Ray warns of a default that will change; trials that use no GPU see the ones there are.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # A trial that fails before its first validation has no metric; the check of the name is ours.
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
     # The handler of Tune's own would take the place of ours.
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     # A trial's run folder has its error; the sweep's table has the reason.

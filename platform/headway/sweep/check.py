@@ -16,7 +16,7 @@ from headway.config.errors import UserError, suggestion
 from headway.config.overrides import override, parse_assignments
 from headway.config.reading import Tree
 from headway.config.space import SweepSection
-from headway.recipe import Recipe, _read, load_recipe
+from headway.recipe import Recipe, read_recipe, load_recipe
 
 _NOT_SEARCHABLE = ("name", "sweep", "track")
 
@@ -74,9 +74,7 @@ def check_sweep(
             "sweep: {trials: 16, space: {optim.lr: {loguniform: [1e-4, 1e-1]}}}"
         )
     search = loaded.sweep
-    # Not `loaded.tree()`: there a sampled init.kind would meet the defaults of the kind it replaces,
-    # and a sampled trainer.seed the seeds that were derived from another.
-    tree = override(_read(recipe)[0], changes)
+    tree = override(_as_written(recipe), changes)
     _refuse_several_processes(loaded)
     variants = [loaded, *check_space(tree, search, trust=trust)]
     device, data = _prepare(loaded)
@@ -96,6 +94,17 @@ def check_sweep(
         fixed={"trainer.threads": 1},
         command=_command(recipe, changes, trust),
     )
+
+
+def _as_written(recipe: str | Path | Recipe | Tree) -> Tree:
+    """Returns a recipe without its defaults.
+
+    With them, a sampled init.kind would meet those of the kind it replaces, and a sampled
+    trainer.seed the seeds that were derived from another.
+    """
+    if isinstance(recipe, Recipe):
+        return recipe.model_dump(mode="json", exclude_unset=True, exclude_none=True)
+    return read_recipe(recipe)[0]
 
 
 def check_space(tree: Tree, search: SweepSection, *, trust: Collection[str] = ()) -> list[Recipe]:

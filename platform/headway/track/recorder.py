@@ -34,13 +34,12 @@ class Sink(Protocol):
 
 
 class Recorder(Callback):
-    """Writes rows on rank 0; stops the run when the loss is no number or a listener says so.
+    """Writes rows on rank 0; ends the run when the loss is no number.
 
     Args:
         sinks: where rows go; empty on all ranks but the first.
         every: steps between training rows.
         tokens_per_sample: for tokens a second; None where samples are no sequences.
-        on_report: called with each validation's metrics, on rank 0.
         heartbeat: called at most every few seconds with the step, on rank 0.
     """
 
@@ -50,13 +49,11 @@ class Recorder(Callback):
         *,
         every: int,
         tokens_per_sample: int | None = None,
-        on_report: OnReport | None = None,
         heartbeat: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.sinks = sinks
         self.every = every
         self.tokens_per_sample = tokens_per_sample
-        self.on_report = on_report
         self.heartbeat = heartbeat
         self._beat = time.monotonic()
         self._since = _Since()
@@ -91,18 +88,9 @@ class Recorder(Callback):
             self.heartbeat(objective.step)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Writes the validation's row and asks the listener whether to go on."""
+        """Writes the validation's row."""
         objective = cast("Objective", pl_module)
-        metrics = {**objective.validation_metrics, "epoch": objective.step / objective.train_feed.batches_per_epoch}
-        self.emit([{"step": objective.step, **metrics, **self._performance(objective)}])
-        go_on = True
-        if self.on_report is not None and trainer.is_global_zero:
-            last_loss = objective.report.rows[-1]["train/loss"]
-            go_on = self.on_report({"step": objective.step, "train/loss": last_loss, **metrics})
-        if objective.engine_world_size > 1:
-            go_on = trainer.strategy.broadcast(go_on)
-        if not go_on:
-            trainer.should_stop = True
+        self.emit([{"step": objective.step, **validation_report(objective), **self._performance(objective)}])
 
     def emit(self, rows: list[Row]) -> None:
         """Hands rows to every sink."""
@@ -130,6 +118,34 @@ class Recorder(Callback):
         if self.tokens_per_sample is not None:
             row["perf/tokens_per_s"] = rate * self.tokens_per_sample
         return row
+
+
+class Listener(Callback):
+    """Tells somebody of each validation, once its checkpoint is saved, and asks whether to go on.
+
+    Args:
+        on_report: called with the metrics on rank 0; False stops the run.
+    """
+
+    def __init__(self, on_report: OnReport) -> None:
+        self.on_report = on_report
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Asks; all ranks hear the answer."""
+        objective = cast("Objective", pl_module)
+        go_on = True
+        if trainer.is_global_zero:
+            last_loss = objective.report.rows[-1]["train/loss"]
+            go_on = self.on_report({"step": objective.step, "train/loss": last_loss, **validation_report(objective)})
+        if objective.engine_world_size > 1:
+            go_on = trainer.strategy.broadcast(go_on)
+        if not go_on:
+            trainer.should_stop = True
+
+
+def validation_report(objective: Objective) -> dict[str, float]:
+    """Returns the newest validation's metrics and the epochs behind it."""
+    return {**objective.validation_metrics, "epoch": objective.step / objective.train_feed.batches_per_epoch}
 
 
 class _Since:

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from headway.config.errors import UserError
+from headway.config.errors import Stopped, UserError
 
 if TYPE_CHECKING:
     from headway.recipe import Recipe
@@ -31,15 +31,13 @@ def choose_mode(wanted: str) -> Mode:
     Raises:
         UserError: online was asked for and there is no key.
     """
-    import wandb
-
     if wanted == "auto":
         wanted = os.environ.get("WANDB_MODE", "auto")
     if wanted == "disabled":
         return "disabled"
     if wanted == "offline":
         return "offline"
-    key = wandb.setup().settings.api_key or _netrc_key()
+    key = _known_key()
     if wanted == "online":
         if not key:
             raise UserError("track.wandb: online, but there is no key; run `wandb login`, or use track.wandb=offline")
@@ -47,8 +45,15 @@ def choose_mode(wanted: str) -> Mode:
     return "online" if key and _answers(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")) else "offline"
 
 
-def _netrc_key() -> str | None:
+def _known_key() -> str | None:
+    """Returns the key that `wandb login` or the environment has left."""
     import netrc
+
+    import wandb
+
+    key = wandb.setup().settings.api_key
+    if key:
+        return str(key)
 
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
     try:
@@ -120,4 +125,5 @@ class WandbSink:
 
     def close(self) -> None:
         """Ends the W&B run and says where it is."""
-        self.run.finish(exit_code=0 if sys.exc_info()[0] is None else 1)
+        ending = sys.exc_info()[1]
+        self.run.finish(exit_code=0 if ending is None or isinstance(ending, Stopped) else 1)
