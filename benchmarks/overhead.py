@@ -202,15 +202,14 @@ def main() -> None:
         recipe = load_recipe(workload.recipe, overrides)
         kind = choose_device(recipe.trainer)
         device = torch.device(kind)
-        rates: list[tuple[float, float, float]] = []
-        for _ in range(arguments.rounds):
-            rates.append(
-                (
-                    by_hand(recipe, workload.steps, device, compiled=arguments.compile),
-                    headway(recipe, workload.steps, device),
-                    plain_lightning(recipe, workload.steps, device, compiled=arguments.compile),
-                )
+        rates = [
+            (
+                by_hand(recipe, workload.steps, device, compiled=arguments.compile),
+                headway(recipe, workload.steps, device),
+                plain_lightning(recipe, workload.steps, device, compiled=arguments.compile),
             )
+            for _ in range(arguments.rounds)
+        ]
         ours, plain = ([rate[index] / rate[0] for rate in rates] for index in (1, 2))
         line = f"| {name} | {statistics.median(rate[0] for rate in rates):,.0f} | {_spread(ours)} | {_spread(plain)} |"
         print(line, flush=True)
@@ -231,8 +230,8 @@ def _write(kind: str, compiled: bool, rounds: int, lines: list[str]) -> None:
     suffix = "-compiled" if compiled else ""
     text = (
         f"# Overhead: {where}{', torch.compile' if compiled else ''}\n\n"
-        f"{datetime.date.today()}, torch {torch.__version__}, lightning {lightning.__version__}. Median of {rounds} rounds "
-        "(least to most), the three in turn.\n\n" + "\n".join(lines) + "\n"
+        f"{datetime.date.today()}, torch {torch.__version__}, lightning {lightning.__version__}. "
+        f"Median of {rounds} rounds (least to most), the three in turn.\n\n" + "\n".join(lines) + "\n"
     )
     (Path(__file__).parent / "results" / f"overhead-{kind}{suffix}.md").write_text(text)
 

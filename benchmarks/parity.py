@@ -171,9 +171,9 @@ def main() -> None:
 
     text = (
         f"# Parity on two ranks\n\n{datetime.date.today()}, {platform.machine()} CPU, gloo, torch {torch.__version__}, "
-        f"lightning {lightning.__version__}, deepspeed {deepspeed.__version__}. {STEPS} steps, dropout on, clipped, two to "
-        "three micro-batches a rank.\n\nColumns 2 to 6: largest relative difference of a step's loss from the single process, "
-        f"fp32. Last two: largest absolute difference of a final weight, fp64.\n\n{table(found)}\n"
+        f"lightning {lightning.__version__}, deepspeed {deepspeed.__version__}. {STEPS} steps, dropout on, clipped, "
+        "two to three micro-batches a rank.\n\nColumns 2 to 6: largest relative difference of a step's loss from the "
+        f"single process, fp32. Last two: largest absolute difference of a final weight, fp64.\n\n{table(found)}\n"
     )
     (Path(__file__).parent / "results" / "parity.md").write_text(text)
     print(text)

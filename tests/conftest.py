@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,9 @@ EVERYTHING = os.environ.get("HEADWAY_TESTS") == "all"
 os.environ.setdefault("WANDB_MODE", "disabled")
 
 
-def pytest_collection_modifyitems(items: Sequence[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if "soak" not in config.option.markexpr:
+        items[:] = [item for item in items if "soak" not in item.keywords]
     if EVERYTHING:
         return
     slow = pytest.mark.skip(reason="slow: runs with HEADWAY_TESTS=all")

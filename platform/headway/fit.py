@@ -16,10 +16,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway.config.contracts import Data, Place
+from headway.config.contracts import Data, ModuleConfig, Place
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
 from headway.recipe import Recipe, load_recipe
-from headway.run import RunFolder, create_run, find_run
+from headway.run import RunFolder, create_run, find_run, replace_file
 from headway.supervise.logs import rank_log
 from headway.supervise.place import choose_device, devices_per_node, rank_place
 from headway.supervise.signals import StopFlag, stop_on_signals
@@ -125,11 +125,27 @@ def prepare(recipe: Recipe, place: Place) -> Data:
     recipe.strategy.check(place, recipe.trainer.precision)
     data = recipe.data.load()
     if recipe.model is not None:
-        with torch.device("meta"):
-            recipe.model.build(data.spec)
+        try:
+            with torch.device("meta"):
+                recipe.model.build(data.spec)
+        except (RuntimeError, OverflowError, TypeError) as error:
+            reason = str(error).split("\n", 1)[0]
+            raise UserError(f"model: torch cannot make a net of these sizes ({reason}); make them smaller") from None
     if recipe.objective is not None:
         recipe.objective.check(data.spec)
+    if recipe.trainer.monitor != "val/loss" and not isinstance(recipe.objective, ModuleConfig):
+        _check_monitor(recipe, data)
     return data
+
+
+def _check_monitor(recipe: Recipe, data: Data) -> None:
+    from headway.training import objective_config
+
+    known = ["val/loss", *(f"val/{name}" for name in objective_config(recipe, data).metric_names)]
+    if recipe.trainer.monitor not in known:
+        raise UserError(
+            f"trainer.monitor: there is no {recipe.trainer.monitor!r}; a validation gives {', '.join(known)}"
+        )
 
 
 def _fit_on_node(
@@ -182,7 +198,7 @@ def _new_run(recipe: Recipe, runs: Path, name: str | None) -> RunFolder:
         run = RunFolder(runs / (name or f"{recipe.name}-{job}"))
         (run.path / "logs").mkdir(parents=True, exist_ok=True)
         (run.path / "checkpoints").mkdir(exist_ok=True)
-    run.recipe.write_text(recipe.yaml())
+    replace_file(run.recipe, recipe.yaml())
     run.update_status(state="created", recipe=recipe.name)
     return run
 
@@ -218,7 +234,7 @@ def _run_ranks(recipe: Recipe, run: RunFolder, ranks: int, trust: Collection[str
     """Starts this node's ranks and waits; their failure becomes this process's."""
     from headway.supervise.agent import run_ranks
 
-    (run.path / "recipe.yaml").write_text(recipe.yaml())
+    replace_file(run.recipe, recipe.yaml())
     arguments = ["fit", str(run.recipe), *(flag for module in trust for flag in ("--trust", module))]
     if resume:
         arguments += ["--resume", str(run.path)]

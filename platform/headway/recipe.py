@@ -300,7 +300,7 @@ def recipe_schema() -> dict[str, Any]:
     }
     kinds["optim"] = dict(OPTIMIZERS)
     for section, configs in kinds.items():
-        variants = []
+        variants: list[dict[str, Any]] = []
         for kind, config in configs.items():
             variant = config.model_json_schema(ref_template=f"#/$defs/{section}.{kind}.{{model}}")
             for name, definition in variant.pop("$defs", {}).items():

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
+import math
 import os
 import secrets
 import time
@@ -177,12 +178,23 @@ class MetricsFile:
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Appends rows in one write and hands them to the operating system."""
         now = round(time.time(), 3)
-        self._file.write("".join(json.dumps({"time": now, **row}) + "\n" for row in rows))
+        self._file.write("".join(_json_line({"time": now, **row}) for row in rows))
         self._file.flush()
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+
+def _json_line(row: dict[str, Any]) -> str:
+    """Returns a row as one line; a number that JSON has not (nan, inf) is null."""
+    try:
+        return json.dumps(row, allow_nan=False) + "\n"
+    except ValueError:
+        finite = {
+            key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
+        }
+        return json.dumps(finite) + "\n"
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

@@ -47,6 +47,7 @@ _LIGHTNING_PRECISION = {
     "bf16": "bf16-true",
     "fp16-mixed": "16-mixed",
 }
+_RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _LOST_PEER = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed out", re.ASCII)
 """What torch's communication says when a rank is gone; it has no exception of its own for that on gloo."""
 _WEIGHT_DTYPE = {"fp64": torch.float64, "bf16": torch.bfloat16}
@@ -76,8 +77,10 @@ def train(job: Job, data: Data) -> dict[str, Any]:
     recipe, place = job.recipe, job.place
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(recipe.trainer.threads or max(1, cores // place.local_world_size))
-    torch.manual_seed(recipe.trainer.seed + place.rank)
+    # What draws from the library's own generator: weights alike on all ranks, masks of its dropout not.
+    torch.manual_seed(recipe.trainer.seed)
     objective, test = build_objective(recipe, data, place, stop_requested=job.stop or StopFlag())
+    torch.manual_seed(recipe.trainer.seed + place.rank)
     first = place.rank == 0
     with job.run.owned() if first else nullcontext():
         checkpoint = _newest_checkpoint(job) if job.resume else None
@@ -87,7 +90,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         keeper = Keeper(job.run, recipe.trainer)
         ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
         try:
-            with _record_failure(job), quiet_lightning():
+            with _record_failure(job), quiet_lightning(), _no_trace_of_ranks(place):
                 callbacks = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
                 _lightning_trainer(recipe, place, callbacks).fit(objective)
         finally:
@@ -297,6 +300,25 @@ def _lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) 
     # Signals are `supervise`'s; Lightning's own handlers lose the position and can deadlock the ranks.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]
     return trainer
+
+
+@contextmanager
+def _no_trace_of_ranks(place: Place) -> Iterator[None]:
+    """Takes back what a strategy says of ranks in a process that is none.
+
+    DeepSpeed makes a process group of one. It stays: DeepSpeed's own globals hold on to it.
+    """
+    if place.world_size > 1:
+        yield
+        return
+    before = {name: os.environ.get(name) for name in _RANK_VARIABLES}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextmanager

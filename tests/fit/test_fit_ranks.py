@@ -171,6 +171,34 @@ def test_a_rank_that_is_killed_ends_the_run_and_leaves_no_process(recipe_file, t
     assert not [rank for rank in ranks if rank.is_running() and rank.status() != psutil.STATUS_ZOMBIE]
 
 
+@pytest.mark.slow
+def test_a_run_that_was_killed_whole_ends_with_the_very_same_weights(command, recipe_file, tmp_path) -> None:
+    runs = tmp_path / "runs"
+    arguments = [
+        "fit",
+        recipe_file,
+        "trainer.max_steps=3000",
+        "trainer.validate_every=100",
+        "trainer.devices=2",
+        "--runs",
+        runs,
+    ]
+    straight = command(*arguments, "--name", "straight")
+    assert straight.returncode == 0, straight.stderr
+    process = start(*arguments, "--name", "cut")
+    wait_for_step(runs / "cut", 300, process)
+    tree = [*psutil.Process(process.pid).children(recursive=True), psutil.Process(process.pid)]
+    for member in tree:
+        member.kill()
+    process.communicate(timeout=30)
+    assert max(losses(runs / "cut")) < 3000
+    resumed = command("fit", "--resume", "cut", "--runs", runs)
+    assert resumed.returncode == 0, resumed.stderr
+    assert losses(runs / "cut") == losses(runs / "straight")
+    first, second = weights(runs / "straight", 3000), weights(runs / "cut", 3000)
+    assert all(first[name].equal(second[name]) for name in first)
+
+
 def test_a_failed_training_is_one_line_and_exit_code_three(command, recipe_file, tmp_path) -> None:
     for ranks in (1, 2):
         done = command(

@@ -97,7 +97,8 @@ def test_a_convnet_is_two_stages_and_a_classifier(hidden, activation):
         [nn.Linear(features, CLASSES)] if hidden is None else [nn.Linear(features, 17), twin(), nn.Linear(17, CLASSES)]
     )
     theirs = nn.Sequential(
-        *(nn.Conv2d(2, 3, 3, padding=1), twin(), nn.MaxPool2d(2), nn.Conv2d(3, 7, 3, padding=1), twin(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(2, 3, 3, padding=1), twin(), nn.MaxPool2d(2)),
+        *(nn.Conv2d(3, 7, 3, padding=1), twin(), nn.MaxPool2d(2)),
         *(nn.Flatten(), *head),
     )  # fmt: skip
     assert_twins(build(convnet, IMAGES, filters=[3, 7], hidden=hidden, activation=activation), theirs, 2, 13, 11)

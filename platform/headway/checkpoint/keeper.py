@@ -67,6 +67,7 @@ class Keeper(Callback):
             known = ", ".join(sorted(objective.validation_metrics))
             raise UserError(f"trainer.monitor: there is no {metric!r}; a validation gives {known}")
         delta = self.settings.early_stopping.min_delta if self.settings.early_stopping else 0.0
+        value = value if math.isfinite(value) else math.inf * (1 if self.settings.monitor_mode == "min" else -1)
         sign = 1.0 if self.settings.monitor_mode == "min" else -1.0
         best = math.inf if self.best is None else sign * self.best["value"]
         if sign * value < best - delta or self.best is None:

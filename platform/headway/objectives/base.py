@@ -16,7 +16,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -75,6 +75,9 @@ class ChunkReport:
 class BuiltIn(ObjectiveConfig):
     """The config of an objective whose heart is a pure function of one net."""
 
+    metric_names: ClassVar[tuple[str, ...]] = ()
+    """Names of the sums that `outcome` gives besides the loss."""
+
     @abstractmethod
     def build(self, net: nn.Module, **parts: Any) -> Objective:
         """Returns the objective; `parts` are those of `Objective`."""
@@ -93,6 +96,8 @@ class Objective(LightningModule):
         stop_requested: asked at the end of each chunk; True on any rank stops them all.
     """
 
+    metric_names: tuple[str, ...] = ()
+    """Names of the sums that `outcome` gives besides the loss; those of its config."""
     # The loop below makes its own optimizer steps.
     automatic_optimization = False
     counts_rows = True
@@ -286,9 +291,6 @@ class Objective(LightningModule):
         }
 
     # ---- what Lightning asks ---------------------------------------------------------------------
-
-    metric_names: tuple[str, ...] = ()
-    """Names of the sums that `outcome` gives besides the loss."""
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Returns the optimizer; its rate is set at every step."""

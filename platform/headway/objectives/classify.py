@@ -5,7 +5,7 @@ Source: Bishop 2006, section 4.3.4. Label smoothing: Szegedy et al. 2016, sectio
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch.nn.functional as F
 from pydantic import Field
@@ -19,6 +19,8 @@ from headway.objectives.base import BuiltIn, Objective
 
 class Config(BuiltIn):
     """Configures `Classify`."""
+
+    metric_names: ClassVar[tuple[str, ...]] = ("accuracy",)
 
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     """Share of the target that is spread over all classes while training."""
@@ -36,7 +38,7 @@ class Config(BuiltIn):
 class Classify(Objective):
     """Cross-entropy and accuracy over rows."""
 
-    metric_names = ("accuracy",)
+    metric_names = Config.metric_names
 
     def __init__(self, net: nn.Module, *, label_smoothing: float, **parts: Any) -> None:
         super().__init__(net, **parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -14,6 +14,8 @@ from headway.objectives.base import BuiltIn, Objective
 
 class Config(BuiltIn):
     """Configures `Regress`."""
+
+    metric_names: ClassVar[tuple[str, ...]] = ("absolute_error",)
 
     def check(self, spec: DataSpec) -> None:
         """Refuses data without the target."""
@@ -28,7 +30,7 @@ class Config(BuiltIn):
 class Regress(Objective):
     """Mean squared error: half is not taken, the mean is over rows and targets."""
 
-    metric_names = ("absolute_error",)
+    metric_names = Config.metric_names
 
     def outcome(self, net: nn.Module, batch: Batch, state: Any, rng: Draws | None) -> Outcome:
         """Returns the squared error, a mean over targets summed over rows, and the absolute one."""

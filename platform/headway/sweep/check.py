@@ -16,7 +16,7 @@ from headway.config.errors import UserError, suggestion
 from headway.config.overrides import override, parse_assignments
 from headway.config.reading import Tree
 from headway.config.space import SweepSection
-from headway.recipe import Recipe, read_recipe, load_recipe
+from headway.recipe import Recipe, load_recipe, read_recipe
 
 _NOT_SEARCHABLE = ("name", "sweep", "track")
 
