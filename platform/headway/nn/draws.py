@@ -18,6 +18,7 @@ import math
 import zlib
 from collections.abc import Sequence
 from functools import cached_property, lru_cache
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ from headway.config.keys import derive
 _FIRST = 0x7FEB352D
 _SECOND = 0x846CA68B - (1 << 32)  # as a signed 32-bit number
 _RANGE = 1 << 31
+_SMALL = 65_536
+"""Up to as many values numpy is faster than torch on a CPU, two times for a small layer."""
 
 
 class Draws:
@@ -58,17 +61,15 @@ class Draws:
     def bits(self, layer: int, row_shape: Sequence[int]) -> Tensor:
         """Returns int32 (N, *row_shape), uniform over [0, 2**31)."""
         elements = math.prod(row_shape)
-        keys = torch.from_numpy(_hash_layer(self._row_keys, layer)).to(self.device)
-        first_N1, second_N1 = keys[0].unsqueeze(1), keys[1].unsqueeze(1)
-        # Shifts of int32 keep the sign, so each xor-shift folds the sign bit away: two inputs to one
-        # value, uniform still, and the last one leaves 31 bits.
-        hash_NE = _element_counter(elements, self.device) + first_N1
-        hash_NE ^= hash_NE >> 16
-        hash_NE *= _FIRST
-        hash_NE += second_N1
-        hash_NE ^= hash_NE >> 15
-        hash_NE *= _SECOND
-        hash_NE ^= hash_NE >> 16
+        key_2N = _hash_layer(self._row_keys, layer)
+        if self.device.type == "cpu" and elements * self._num_rows <= _SMALL:
+            hash_NE = torch.from_numpy(
+                _hash_elements(_element_counter(elements), key_2N[0][:, None], key_2N[1][:, None])
+            )
+        else:
+            keys = torch.from_numpy(key_2N).to(self.device)
+            counter = _element_counter_on(elements, self.device)
+            hash_NE = _hash_elements(counter, keys[0].unsqueeze(1), keys[1].unsqueeze(1))
         return hash_NE.view(-1, *row_shape)
 
     def keep(self, layer: int, row_shape: Sequence[int], rate: float) -> Tensor:
@@ -101,11 +102,33 @@ def name_streams(net: nn.Module) -> nn.Module:
     return net
 
 
+Words = TypeVar("Words", Tensor, NDArray[np.int32])
+
+
+def _hash_elements(counter_1E: Words, first_N1: Words, second_N1: Words) -> Words:
+    """Returns int32 (N, E) over [0, 2**31); numpy and torch do the same arithmetic, to the bit."""
+    # Shifts of int32 keep the sign, so each xor-shift folds the sign bit away: two inputs to one
+    # value, uniform still, and the last one leaves 31 bits.
+    hash_NE = counter_1E + first_N1
+    hash_NE ^= hash_NE >> 16
+    hash_NE *= _FIRST
+    hash_NE += second_N1
+    hash_NE ^= hash_NE >> 15
+    hash_NE *= _SECOND
+    hash_NE ^= hash_NE >> 16
+    return hash_NE
+
+
 @lru_cache(maxsize=64)
-def _element_counter(elements: int, device: torch.device) -> Tensor:
+def _element_counter(elements: int) -> NDArray[np.int32]:
     """Returns int32 (1, E): distinct, spread over the whole range by an odd multiplier."""
-    counter_E = torch.arange(elements, dtype=torch.int64) * 0x9E3779B1
-    return counter_E.bitwise_and_(0xFFFFFFFF).sub_(1 << 31).to(device, torch.int32).unsqueeze(0)
+    counter_E = np.arange(elements, dtype=np.uint32) * np.uint32(0x9E3779B1) + np.uint32(1 << 31)
+    return counter_E.view(np.int32)[None, :]
+
+
+@lru_cache(maxsize=64)
+def _element_counter_on(elements: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(_element_counter(elements)).to(device)
 
 
 def _hash_rows(key: np.uint64, row_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
