@@ -13,7 +13,7 @@ RUN apt-get update \
     && useradd --create-home --uid 10001 headway \
     && install --directory --owner=headway /opt/headway /work
 
-USER headway
+USER 10001
 ENV PATH=/opt/headway/venv/bin:$PATH PYTHONUNBUFFERED=1
 WORKDIR /opt/headway
 

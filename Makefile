@@ -21,7 +21,7 @@ demo: $(READY)  ## A GPT and a convnet on two processes, DeepSpeed, and a sweep
 	$(BIN)/headway demo
 
 test: check  ## Lint, types and the tests; HEADWAY_TESTS=all adds the slow ones
-	$(BIN)/python -m pytest -m 'not quick and not soak'
+	$(BIN)/python -m pytest -m 'not quick and not soak' -n 2 --dist loadfile
 
 check: $(READY)  ## Lint, types and the quickest tests
 	$(BIN)/ruff check .

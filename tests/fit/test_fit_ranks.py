@@ -99,39 +99,6 @@ def test_one_command_a_node_is_the_whole_launch(recipe_file, tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("before", "after"),
-    [
-        ("{kind: deepspeed, stage: 2}", "ddp"),
-        ("single", "{kind: deepspeed, stage: 3}"),
-        pytest.param("fsdp", "single", marks=pytest.mark.slow),
-        pytest.param("{kind: deepspeed, stage: 3}", "{kind: deepspeed, stage: 1}", marks=pytest.mark.slow),
-    ],
-)
-def test_a_run_goes_on_under_another_strategy(command, recipe_file, tmp_path, before: str, after: str) -> None:
-    runs = tmp_path / "runs"
-
-    def devices(strategy: str) -> str:
-        return f"trainer.devices={1 if strategy == 'single' else 2}"
-
-    # The schedule is constant: with another number of steps another one would decay otherwise.
-    common = ["optim.schedule=constant", "--runs", runs]
-    straight = command("fit", recipe_file, *common, "--name", "straight")
-    first = command(
-        "fit", recipe_file, *common, "trainer.max_steps=20", f"strategy={before}", devices(before), "--name", "moved"
-    )
-    second = command(
-        "fit", "trainer.max_steps=30", f"strategy={after}", devices(after), "--runs", runs, "--resume", "moved"
-    )
-    assert [straight.returncode, first.returncode, second.returncode] == [0, 0, 0], first.stderr + second.stderr
-    expected, got = losses(runs / "straight"), losses(runs / "moved")
-    assert got.keys() == expected.keys()
-    for step, loss in expected.items():
-        assert got[step] == pytest.approx(loss, rel=1e-5), step
-    for name, value in weights(runs / "straight").items():
-        assert weights(runs / "moved")[name].sub(value).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize(
     ("ranks", "number", "code"),
     [
         (2, signal.SIGTERM, 143),
