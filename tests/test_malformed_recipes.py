@@ -391,7 +391,7 @@ def fit_in_a_process(tmp_path: Path, content: bytes, *arguments: str, program: s
             "headway: wrong.yaml: optim.kind: 'adam' is not known; did you mean adamw?",
         ),
         ({**MLP, "strategy": "ddpp"}, "headway: wrong.yaml: strategy.kind: 'ddpp' is not known; did you mean ddp?"),
-        ({"model": "mlp"}, "headway: wrong.yaml: data is missing; a recipe says What to train on."),
+        ({"model": "mlp"}, "headway: wrong.yaml: data is missing: what to train on"),
     ],
 )
 def test_names_are_answered_without_torch(tree, line, tmp_path):

@@ -232,7 +232,8 @@ def check_names(tree: Tree, *, trust: Collection[str] = ()) -> Tree:
     for section in SECTIONS:
         if section in checked or section in _OPTIONAL or (section in _OPTIONAL_TO_OWN_MODULE and own_module):
             continue
-        raise UserError(f"{section} is missing; a recipe says {Recipe.model_fields[section].description}")
+        purpose = str(Recipe.model_fields[section].description)
+        raise UserError(f"{section} is missing: {purpose[0].lower()}{purpose[1:].rstrip('.')}")
     for family in FAMILIES:
         if family.section in checked:
             checked[family.section] = check_kind(family, checked[family.section], trust)
