@@ -235,6 +235,7 @@ def _run_ranks(recipe: Recipe, run: RunFolder, ranks: int, trust: Collection[str
     from headway.supervise.agent import run_ranks
 
     replace_file(run.recipe, recipe.yaml())
+    run.update_status(state="created")
     arguments = ["fit", str(run.recipe), *(flag for module in trust for flag in ("--trust", module))]
     if resume:
         arguments += ["--resume", str(run.path)]
@@ -247,6 +248,11 @@ def _run_ranks(recipe: Recipe, run: RunFolder, ranks: int, trust: Collection[str
     if code == 0:
         return
     status = run.status()
+    if status.get("state") == "done" and code > 128:
+        # Every step, validation and test is behind it: a rank died of its libraries' clean-up at exit, which
+        # torch's process groups do now and then.
+        print(f"headway: a rank ended with signal {code - 128} after the run was done", file=sys.stderr)  # noqa: T201
+        return
     if status.get("state") in ("created", "running"):
         ended = f"signal {code - 128}" if code > 128 else f"exit code {code}"
         status["reason"] = f"a rank ended with {ended}; see {run.path / 'logs'}"
@@ -302,6 +308,8 @@ def _fit_as_rank(
 
         with rank_log(run.log(place.rank), place):
             train(Job(loaded, run, place, argv, existing is not None, None, flag, place.rank == 0), data)
+        # No rank takes the group down while another is still in it.
+        dist.barrier()
         return run
     finally:
         dist.destroy_process_group()

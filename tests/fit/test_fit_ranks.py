@@ -185,3 +185,24 @@ def test_python_starts_ranks_too(tiny_mlp, tmp_path) -> None:
     result = fit(tiny_mlp, {"trainer.devices": 2}, runs=tmp_path, progress=False)
     assert result.status == "done"
     assert result.metrics["test/accuracy"] > 0.15
+
+
+@pytest.mark.parametrize(("state", "ends_well"), [("done", True), ("running", False)])
+def test_a_rank_that_dies_at_exit_spoils_only_a_run_that_was_not_done(
+    tiny_mlp, tmp_path, monkeypatch, capsys, state: str, ends_well: bool
+) -> None:
+    from headway.config.errors import TrainingFailed
+    from headway.fit import fit
+    from headway.supervise import agent
+
+    def aborted(arguments, **_) -> int:
+        RunFolder(Path(arguments[1]).parent).update_status(state=state)
+        return 128 + signal.SIGABRT
+
+    monkeypatch.setattr(agent, "run_ranks", aborted)
+    if ends_well:
+        assert fit(tiny_mlp, {"trainer.devices": 2}, runs=tmp_path).status == "done"
+        assert "ended with signal 6 after the run was done" in capsys.readouterr().err
+    else:
+        with pytest.raises(TrainingFailed, match="a rank ended with signal 6"):
+            fit(tiny_mlp, {"trainer.devices": 2}, runs=tmp_path)
