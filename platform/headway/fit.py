@@ -139,9 +139,9 @@ def prepare(recipe: Recipe, place: Place) -> Data:
 
 
 def _check_monitor(recipe: Recipe, data: Data) -> None:
-    from headway.training import objective_config
+    from headway.training import validation_metrics
 
-    known = ["val/loss", *(f"val/{name}" for name in objective_config(recipe, data).metric_names)]
+    known = validation_metrics(recipe, data)
     if recipe.trainer.monitor not in known:
         raise UserError(
             f"trainer.monitor: there is no {recipe.trainer.monitor!r}; a validation gives {', '.join(known)}"
@@ -164,6 +164,8 @@ def _fit_on_node(
     device = choose_device(trainer)
     ranks = devices_per_node(trainer, device, single=recipe.strategy.kind == "single")
     place = Place(0, ranks * trainer.nodes, 0, ranks, device)
+    if on_report is not None and place.world_size > 1:
+        raise UserError("on_report: hears of one process only; set trainer.devices=1")
     data = prepare(recipe, place)
     if existing is not None and existing.status().get("state") == "done" and not _has_more(recipe, existing, data):
         return existing
@@ -174,8 +176,6 @@ def _fit_on_node(
         with rank_log(run.log(0), place):
             train(Job(recipe, run, place, argv, existing is not None, on_report, flag, progress), data)
         return run
-    if on_report is not None:
-        raise UserError("on_report: hears of one process only; set trainer.devices=1")
     _run_ranks(recipe, run, ranks, trust, resume=existing is not None)
     return run
 

@@ -172,6 +172,11 @@ def objective_config(recipe: Recipe, data: Data) -> BuiltIn:
     return cast(BuiltIn, config)
 
 
+def validation_metrics(recipe: Recipe, data: Data) -> list[str]:
+    """Returns the names of what a validation reports; known without building anything."""
+    return ["val/loss", *(f"val/{name}" for name in objective_config(recipe, data).metric_names)]
+
+
 def total_steps(recipe: Recipe, batches_per_epoch: int) -> int:
     """Returns the number of optimizer steps of a whole run."""
     trainer = recipe.trainer

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from headway.config.contracts import Data, Device, Place
 from headway.config.errors import UserError, suggestion
@@ -151,24 +151,10 @@ def _prepare(recipe: Recipe) -> tuple[Device, Data]:
 
 
 def metric_names(recipe: Recipe, data: Data) -> list[str]:
-    """Returns what a validation reports. The net is built without memory for its weights."""
-    import torch
+    """Returns what a trial reports."""
+    from headway.training import validation_metrics
 
-    from headway.objectives.base import Schedule
-    from headway.training import objective_config
-
-    assert recipe.model is not None, "training asks for a net"
-    nothing = cast(Any, None)
-    with torch.device("meta"):
-        net = recipe.model.build(data.spec)
-        objective = objective_config(recipe, data).build(
-            net,
-            optim=recipe.optim,
-            schedule=Schedule(seed=0, total_steps=1, validate_every=1),
-            train=nothing,
-            validation=nothing,
-        )
-    return ["train/loss", "val/loss", *(f"val/{name}" for name in objective.metric_names)]
+    return ["train/loss", *validation_metrics(recipe, data)]
 
 
 def check_metric(metric: str, known: Collection[str]) -> None:
