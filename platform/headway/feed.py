@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from headway.config.contracts import Batch, Place, Split
+from headway.config.contracts import Batch, CarriedSplit, Place, Split
 from headway.config.keys import derive
 
 
@@ -61,11 +61,13 @@ class Feed:
         seed: int | None,
         workers: int = 0,
     ) -> None:
-        self.split = split
+        # A carried split's batches go on from one another: they keep their order.
+        self.carries = isinstance(split, CarriedSplit)
+        self.split = split = split.lay_out(batch_size) if isinstance(split, CarriedSplit) else split
         self.batch_size = min(batch_size, len(split))
         self.micro_batch = micro_batch
         self.place = place
-        self.seed = seed
+        self.seed = None if self.carries else seed
         self.workers = workers
         self.batches_per_epoch = -(-len(split) // self.batch_size)
         self._order: tuple[int, Tensor] | None = None

@@ -133,9 +133,33 @@ def prepare(recipe: Recipe, place: Place) -> Data:
             raise UserError(f"model: torch cannot make a net of these sizes ({reason}); make them smaller") from None
     if recipe.objective is not None:
         recipe.objective.check(data.spec)
+    for technique in recipe.regularize.values():
+        technique.check(data.spec, recipe.strategy)
+    if recipe.optim is not None and recipe.optim.needs_closure:
+        _check_full_batch(recipe, data)
     if recipe.trainer.monitor != "val/loss" and not isinstance(recipe.objective, ModuleConfig):
         _check_monitor(recipe, data)
     return data
+
+
+def _check_full_batch(recipe: Recipe, data: Data) -> None:
+    """Refuses what an optimizer that evaluates the whole loss several times a step cannot do."""
+    assert recipe.optim is not None
+    kind, trainer = recipe.optim.kind, recipe.trainer
+    if trainer.batch_size < len(data.train):
+        raise UserError(
+            f"trainer.batch_size: {trainer.batch_size} is part of {len(data.train)} samples, and {kind} needs them all "
+            f"in one batch; set trainer.batch_size={len(data.train)}, or use another optim.kind"
+        )
+    if recipe.strategy.kind not in ("single", "ddp"):
+        raise UserError(
+            f"optim.kind: {kind} needs whole weights on every rank, and {recipe.strategy.kind} slices them; "
+            "use strategy=ddp"
+        )
+    if trainer.clip_norm is not None or trainer.clip_value is not None:
+        raise UserError(
+            f"trainer.clip_norm: {kind} measures its steps by the gradient, which clipping would change; leave it out"
+        )
 
 
 def _check_monitor(recipe: Recipe, data: Data) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, model_validator
 
@@ -44,6 +44,9 @@ class Schedule(Section):
 
 class OptimConfig(Kind):
     """A recipe's `optim` section."""
+
+    needs_closure: ClassVar[bool] = False
+    """Whether a step asks for the loss and its gradient several times."""
 
     lr: float = Field(gt=0)
     """Peak learning rate."""

@@ -20,18 +20,20 @@ from headway.config.contracts import (
     INIT,
     MODEL,
     OBJECTIVE,
+    REGULARIZE,
     STRATEGY,
     DataConfig,
     InitConfig,
     ModelConfig,
     ObjectiveConfig,
+    RegularizeConfig,
     StrategyConfig,
 )
 from headway.config.errors import UserError, suggestion
 from headway.config.kinds import Family, check_kind, resolve_kind
 from headway.config.overrides import override, parse_assignments
 from headway.config.reading import Tree, dump, read_file
-from headway.config.section import Kind, Section, validate_section
+from headway.config.section import Section, validate_section
 from headway.config.shipped import find_recipe
 from headway.config.space import SweepSection
 from headway.optim import OPTIMIZERS, OptimConfig
@@ -73,6 +75,8 @@ class TrainerSection(Section):
     """Number format: of everything (fp64, fp32, bf16), or of the matrix products (the -mixed ones)."""
     clip_norm: float | None = Field(default=None, gt=0)
     """Largest norm of the whole gradient; a longer one is scaled down to it."""
+    clip_value: float | None = Field(default=None, gt=0)
+    """Largest value of a gradient; each is cut to it, before `clip_norm`."""
     validate_every: PositiveInt | None = None
     """Steps between validations; once an epoch when absent."""
     checkpoint_every: PositiveInt | None = None
@@ -137,6 +141,8 @@ class Recipe(Section):
     """How weights move; absent only where the objective is a LightningModule of your own."""
     objective: SerializeAsAny[ObjectiveConfig] | None = None
     """What is minimized; the model's own when absent."""
+    regularize: dict[str, SerializeAsAny[RegularizeConfig]] = Field(default_factory=dict)
+    """Techniques against overfitting and others that act on batch, loss, gradient or weights, by name."""
     trainer: TrainerSection
     """How long, how much at once, and in what precision."""
     strategy: SerializeAsAny[StrategyConfig]
@@ -161,7 +167,7 @@ class Recipe(Section):
 
 SECTIONS = list(Recipe.model_fields)
 _PLAIN: dict[str, type[Section]] = {"trainer": TrainerSection, "track": TrackSection, "sweep": SweepSection}
-_OPTIONAL = {"name", "init", "objective", "strategy", "track", "sweep"}
+_OPTIONAL = {"name", "init", "objective", "regularize", "strategy", "track", "sweep"}
 _OPTIONAL_TO_OWN_MODULE = {"model", "optim"}
 
 
@@ -237,6 +243,8 @@ def check_names(tree: Tree, *, trust: Collection[str] = ()) -> Tree:
     for family in FAMILIES:
         if family.section in checked:
             checked[family.section] = check_kind(family, checked[family.section], trust)
+    if "regularize" in checked:
+        checked["regularize"] = _check_techniques(checked["regularize"], trust)
     if "optim" not in checked:
         return checked
     optim = {"kind": checked["optim"]} if isinstance(checked["optim"], str) else checked["optim"]
@@ -245,6 +253,18 @@ def check_names(tree: Tree, *, trust: Collection[str] = ()) -> Tree:
         problem = "is missing" if kind is None else f"{kind!r} is not known"
         raise UserError(f"optim.kind: {problem}{suggestion(str(kind), OPTIMIZERS)}")
     return {**checked, "optim": optim}
+
+
+def _check_techniques(tree: Any, trust: Collection[str]) -> Tree:
+    """Returns the `regularize` section without the techniques that are set to nothing, every name known."""
+    section = REGULARIZE.section
+    if not isinstance(tree, dict):
+        raise UserError(f"{section}: is {tree!r}; write {section}: {{{REGULARIZE.names()[0]}: {{...}}}}")
+    for name in tree:
+        if ":" not in name and name not in REGULARIZE.names():
+            raise UserError(f"{section}.{name} is not known{suggestion(name, REGULARIZE.names())}")
+        check_kind(REGULARIZE, name, trust)
+    return {name: settings for name, settings in tree.items() if settings is not None}
 
 
 def _kind_of(section: Any) -> Any:
@@ -259,6 +279,11 @@ def _validate(tree: Tree) -> Recipe:
         sections["optim"] = validate_section(OPTIMIZERS[tree["optim"]["kind"]], tree["optim"], path="optim")
     if "sweep" in tree:
         sections["sweep"] = validate_section(SweepSection, tree["sweep"], path="sweep")
+    if "regularize" in tree:
+        sections["regularize"] = {
+            name: validate_section(resolve_kind(REGULARIZE, name), settings, path=f"regularize.{name}")
+            for name, settings in tree["regularize"].items()
+        }
     tree = _resolve_defaults(tree, trainer)
     for family in FAMILIES:
         if family.section in tree:
@@ -268,7 +293,7 @@ def _validate(tree: Tree) -> Recipe:
     return validate_section(Recipe, sections, path="")
 
 
-def _section_of(family: Family, section: Tree) -> type[Kind]:
+def _section_of(family: Family, section: Tree) -> type[Section]:
     return resolve_kind(family, section["kind"])
 
 
@@ -296,23 +321,32 @@ def recipe_schema() -> dict[str, Any]:
     """Returns the JSON Schema of a recipe, every kind included, for an editor's completion."""
     schema = Recipe.model_json_schema()
     definitions: dict[str, Any] = schema.setdefault("$defs", {})
-    kinds: dict[str, dict[str, type[Kind]]] = {
+    kinds: dict[str, dict[str, type[Section]]] = {
         family.section: {name: resolve_kind(family, name) for name in family.names()} for family in FAMILIES
     }
     kinds["optim"] = dict(OPTIMIZERS)
     for section, configs in kinds.items():
         variants: list[dict[str, Any]] = []
         for kind, config in configs.items():
-            variant = config.model_json_schema(ref_template=f"#/$defs/{section}.{kind}.{{model}}")
-            for name, definition in variant.pop("$defs", {}).items():
-                definitions[f"{section}.{kind}.{name}"] = definition
+            variant = _define(definitions, section, kind, config)
             variant["properties"]["kind"] = {"const": kind, "description": (config.__doc__ or kind).splitlines()[0]}
-            definitions[f"{section}.{kind}"] = {**variant, "title": f"{section}: {kind}"}
             variants.append({"$ref": f"#/$defs/{section}.{kind}"})
         variants.append({"enum": list(configs), "description": "The kind alone, where its defaults will do."})
         if section != "optim":
             variants.append({"$ref": "#/$defs/own"})
         schema["properties"][section] = {"anyOf": variants, "description": Recipe.model_fields[section].description}
+    section = REGULARIZE.section
+    techniques: dict[str, Any] = {}
+    for name in REGULARIZE.names():
+        _define(definitions, section, name, resolve_kind(REGULARIZE, name))
+        techniques[name] = {"anyOf": [{"$ref": f"#/$defs/{section}.{name}"}, {"type": "null"}]}
+    schema["properties"][section] = {
+        "type": "object",
+        "properties": techniques,
+        "patternProperties": {":": {"type": "object"}},
+        "additionalProperties": False,
+        "description": Recipe.model_fields[section].description,
+    }
     definitions["own"] = {
         "description": "A class of your own, as module:Class.",
         "type": "object",
@@ -322,6 +356,15 @@ def recipe_schema() -> dict[str, Any]:
     _allow_short(definitions)
     schema["required"] = [section for section in SECTIONS if section not in _OPTIONAL]
     schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return schema
+
+
+def _define(definitions: dict[str, Any], section: str, kind: str, config: type[Section]) -> dict[str, Any]:
+    """Returns the schema of a kind, having put it and what it refers to among the definitions."""
+    schema = config.model_json_schema(ref_template=f"#/$defs/{section}.{kind}.{{model}}")
+    for name, definition in schema.pop("$defs", {}).items():
+        definitions[f"{section}.{kind}.{name}"] = definition
+    definitions[f"{section}.{kind}"] = {**schema, "title": f"{section}: {kind}"}
     return schema
 
 

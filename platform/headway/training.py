@@ -14,7 +14,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, cast
 
 import torch
@@ -31,7 +31,8 @@ from headway.feed import Feed
 from headway.init.base import initialize
 from headway.nn.draws import name_streams
 from headway.objectives._adopted import Adopted
-from headway.objectives.base import BuiltIn, Objective, Schedule
+from headway.objectives._chunks import Schedule
+from headway.objectives.base import BuiltIn, Objective
 from headway.recipe import Recipe
 from headway.run import MetricsFile, RunFolder, replace_file
 from headway.supervise.signals import StopFlag
@@ -134,6 +135,7 @@ def build_objective(
         total_steps=total_steps(recipe, train.batches_per_epoch),
         validate_every=trainer.validate_every or train.batches_per_epoch,
         clip_norm=trainer.clip_norm,
+        clip_value=trainer.clip_value,
         keyed=trainer.rng == "keyed",
         steps_per_call=None if trainer.steps_per_call == "auto" else trainer.steps_per_call,
     )
@@ -144,6 +146,12 @@ def build_objective(
         "validation": validation,
         "stop_requested": stop_requested,
     }
+    techniques = recipe.regularize.values()
+    parts["techniques"] = [config.build(data.spec, seed=trainer.seed) for config in techniques]
+    parts["train_metrics"] = [name for config in techniques for name in config.train_metrics]
+    parts["eval_metrics"] = [name for config in techniques for name in config.eval_metrics]
+    for technique in parts["techniques"]:
+        technique.attach(net)
     if isinstance(net, LightningModule):
         return Adopted(net, **parts), test
     return objective_config(recipe, data).build(net, **parts), test
@@ -174,7 +182,9 @@ def objective_config(recipe: Recipe, data: Data) -> BuiltIn:
 
 def validation_metrics(recipe: Recipe, data: Data) -> list[str]:
     """Returns the names of what a validation reports; known without building anything."""
-    return ["val/loss", *(f"val/{name}" for name in objective_config(recipe, data).metric_names)]
+    names = [*objective_config(recipe, data).metric_names]
+    names += [name for config in recipe.regularize.values() for name in config.eval_metrics]
+    return ["val/loss", *(f"val/{name}" for name in names)]
 
 
 def total_steps(recipe: Recipe, batches_per_epoch: int) -> int:
@@ -252,6 +262,7 @@ def _write_start(job: Job, data: Data, *, resumed_at: int | None) -> None:
         manifest["resumed"] = [*before.get("resumed", []), {"at_step": resumed_at, "started": manifest["started"]}]
         manifest["started"] = before["started"]
     replace_file(run.recipe, recipe.yaml())
+    run.write_json("data.json", {"spec": asdict(data.spec), "reading": data.reading})
     run.write_json("manifest.json", manifest)
     run.update_status(
         state="running", recipe=recipe.name, step=resumed_at or 0, pid=os.getpid(), host=manifest["hardware"]["host"],
@@ -301,6 +312,8 @@ def _lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) 
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
+        # Techniques may ask for a gradient while they judge a net: its accuracy under attack.
+        inference_mode=not any(config.eval_metrics for config in recipe.regularize.values()),
     )
     # Signals are `supervise`'s; Lightning's own handlers lose the position and can deadlock the ranks.
     trainer._signal_connector.register_signal_handlers = lambda: None  # type: ignore[method-assign]

@@ -16,7 +16,7 @@ from headway.feed import Feed
 from headway.nn.draws import Draws, name_streams
 from headway.nn.dropout import Dropout
 from headway.objectives import causal_lm, classify, regress
-from headway.objectives.base import Chunk, Schedule
+from headway.objectives._chunks import Chunk, Schedule
 from headway.optim import SGD
 
 pytestmark = pytest.mark.quick

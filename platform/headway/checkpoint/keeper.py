@@ -85,10 +85,13 @@ class Keeper(Callback):
         """Saves a checkpoint of the present step; all ranks take part, rank 0 writes."""
         engine = cast(Engine, trainer.strategy)
         weights, optimizer = engine.gather_weights(), engine.gather_optimizer()
-        rng = _gather_generators(objective)
+        rng, carried = (
+            _gather_generators(objective),
+            objective.carried.gather(objective.engine_world_size if objective.train_feed.carries else 1),
+        )
         if trainer.is_global_zero:
             position = {"step": objective.step, "best": self.best, "stalled": self.stalled}
-            store.save(self.run.checkpoints, Checkpoint(weights, optimizer, position, rng))
+            store.save(self.run.checkpoints, Checkpoint(weights, optimizer, position, rng, carried))
             keep = {objective.step} | ({self.best["step"]} if self.best else set())
             store.prune(self.run.checkpoints, keep)
             self.run.update_status(step=objective.step, best=self.best, checkpoint=objective.step)
@@ -99,6 +102,7 @@ class Keeper(Callback):
         engine = cast(Engine, trainer.strategy)
         engine.load_weights(checkpoint.weights)
         engine.load_optimizer(checkpoint.optimizer)
+        objective.carried.load(checkpoint.carried)
         objective.step = checkpoint.step
         self.best = checkpoint.position["best"]
         self.stalled = checkpoint.position["stalled"]

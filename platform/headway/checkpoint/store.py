@@ -4,6 +4,7 @@
       weights.safetensors     every weight and buffer, whole, by name
       optimizer.safetensors   the optimizer's state, whole, by <state>/<weight>
       rng.safetensors         the library's generator on every rank, for what draws from it
+      carried.safetensors     the state that each row of a batch carries to the next, where a net carries one
       position.json           step, best so far, and what else goes on from here
       MANIFEST.json           size and SHA-256 of each file
 
@@ -43,6 +44,7 @@ class Checkpoint:
     optimizer: dict[str, Tensor]
     position: dict[str, Any]
     rng: dict[str, Tensor] = field(default_factory=dict)
+    carried: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def step(self) -> int:
@@ -97,12 +99,13 @@ def load(folder: Path) -> Checkpoint:
     position = json.loads((folder / "position.json").read_text())
     if position.get("format") != FORMAT:
         raise Damaged(f"{folder} has format {position.get('format')}; this headway reads {FORMAT}")
-    rng = folder / "rng.safetensors"
+    rng, carried = folder / "rng.safetensors", folder / "carried.safetensors"
     return Checkpoint(
         weights=load_file(folder / "weights.safetensors"),
         optimizer=load_file(folder / "optimizer.safetensors"),
         position=position,
         rng=load_file(rng) if rng.exists() else {},
+        carried=load_file(carried) if carried.exists() else {},
     )
 
 
@@ -162,7 +165,11 @@ def _put_back(checkpoints: Path) -> None:
 
 def _tensor_files(checkpoint: Checkpoint) -> dict[str, dict[str, Tensor]]:
     files = {"weights.safetensors": checkpoint.weights, "optimizer.safetensors": checkpoint.optimizer}
-    return files | ({"rng.safetensors": checkpoint.rng} if checkpoint.rng else {})
+    if checkpoint.rng:
+        files["rng.safetensors"] = checkpoint.rng
+    if checkpoint.carried:
+        files["carried.safetensors"] = checkpoint.carried
+    return files
 
 
 def _seal(path: Path) -> dict[str, Any]:

@@ -7,22 +7,32 @@ the data (shapes, classes, vocabulary) comes in a `DataSpec`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
 
 from headway.config.kinds import Family
-from headway.config.section import Kind
+from headway.config.section import Kind, Section
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import torch
     from lightning.pytorch import LightningModule
     from lightning.pytorch.strategies import Strategy
     from torch import Tensor, nn
 
+    from headway.nn.draws import Draws
+
 Batch = dict[str, "Tensor"]
-"""Tensors by name, all with the sample as their first axis: always `input`, usually `target`."""
+"""Tensors by name, all with the sample as their first axis: always `input`, usually `target`.
+
+By data also `fresh` (bool: the row starts anew), `segment` and `is_next` (BERT), `decoder_input` (pairs).
+"""
+
+State = dict[str, "Tensor"]
+"""What a net carries from one stretch of a sequence to the next, each tensor with the row as its first axis.
+
+No state and all zeros mean the same: nothing came before.
+"""
 
 Device = Literal["cpu", "cuda"]
 
@@ -31,15 +41,21 @@ Device = Literal["cpu", "cuda"]
 class DataSpec:
     """What a model and an objective need to know of the data."""
 
-    input_kind: Literal["features", "image", "tokens"]
+    input_kind: Literal["features", "image", "tokens", "sequence", "pairs"]
     input_shape: tuple[int, ...]
-    """Of one sample: (features,), (channels, height, width) or (tokens,)."""
+    """Of one sample: (features,), (channels, height, width), (tokens,), (steps, features), or (source tokens,)."""
     num_classes: int | None = None
     """Number of classes of the target, an integer a sample; None where the target is no class."""
     target_size: int | None = None
     """Number of real-valued targets a sample; None where the target is no real vector."""
     vocab_size: int | None = None
     """Number of distinct tokens, where the input is tokens."""
+    target_length: int | None = None
+    """Tokens of the other text of a pair, where the input is a pair."""
+    masked: bool = False
+    """Whether the targets are tokens that are hidden from the input."""
+    carried: bool = False
+    """Whether each row of a batch goes on where the same row of the batch before ended."""
     feature_names: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
 
@@ -60,6 +76,14 @@ class Split(Protocol):
         """Returns the split with its in-memory tensors on a device, real values in `dtype`."""
 
 
+@runtime_checkable
+class CarriedSplit(Split, Protocol):
+    """A split whose batches go on where the last ones ended, so that it has to know how many rows they have."""
+
+    def lay_out(self, batch_size: int) -> Split:
+        """Returns the split for batches of so many rows, taken in order and never shuffled."""
+
+
 @dataclass(frozen=True)
 class Data:
     """A loaded data set."""
@@ -74,6 +98,8 @@ class Data:
     """Turns tokens back into text, where the data is text."""
     workers: int = 0
     """Processes that read ahead where a split is not in memory."""
+    reading: dict[str, Any] = field(default_factory=dict)
+    """How a raw input becomes what the net reads, as plain values: `scaling`, `vocabulary`. The run folder keeps it."""
 
 
 class DataConfig(Kind):
@@ -129,6 +155,58 @@ class InitConfig(Kind):
         """Draws one weight in place, in float32: (out, in, ...) for a layer, (rows, width) for an embedding."""
         raise NotImplementedError
 
+    def given(self, net: nn.Module) -> dict[str, Tensor]:
+        """Returns the weights, by their name in `net.state_dict()`, that are known and replace the draw."""
+        return {}
+
+
+class RegularizeConfig(Section):
+    """One technique of a recipe's `regularize` section; its key there is the name of its file."""
+
+    train_metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of the sums that its `add_loss` gives."""
+    eval_metrics: ClassVar[tuple[str, ...]] = ()
+    """Names of the sums that its `add_metrics` gives."""
+
+    def check(self, spec: DataSpec, strategy: StrategyConfig) -> None:
+        """Raises a UserError where it cannot be done with such data, or under such a strategy."""
+
+    @abstractmethod
+    def build(self, spec: DataSpec, *, seed: int) -> Technique:
+        """Returns the technique; `seed` is the run's, for what it draws."""
+        raise NotImplementedError
+
+
+class Technique(Protocol):
+    """What a technique may do to a training; `headway.regularize.base.Idle` does nothing in every place.
+
+    All but `add_metrics` happens in training alone. Weights and gradients come whole and by name, under every strategy.
+    """
+
+    def attach(self, net: nn.Module) -> None:
+        """Is called once with the net, before a strategy wraps it: for hooks."""
+
+    def change_batch(self, batch: Batch, rng: Draws | None) -> Batch:
+        """Returns the micro-batch that the net is trained on."""
+
+    def add_loss(self, loss: Loss, batch: Batch, outcome: Outcome) -> Outcome:
+        """Returns an outcome with something added; `loss(batch)` is that of another batch under the same masks."""
+
+    def add_metrics(self, loss: Loss, batch: Batch, outcome: Outcome) -> Outcome:
+        """Returns the outcome of a held-out batch with metrics added. Gradients are off; `torch.enable_grad` helps."""
+
+    def before_forward(self, engine: Engine, step: int) -> None:
+        """Is called before a step's first forward."""
+
+    def after_backward(self, engine: Engine, step: int) -> Tensor | float:
+        """Is called when a step's gradient is complete, before it is clipped.
+
+        Returns what the change of the gradient means for the loss, for an optimizer that looks at it.
+        """
+
+    def after_update(self, engine: Engine, step: int) -> None:
+        """Is called when the weights have moved."""
+
 
 class Outcome(NamedTuple):
     """What an objective makes of a micro-batch."""
@@ -137,7 +215,7 @@ class Outcome(NamedTuple):
     """Scalar: the loss summed over everything that counts."""
     counted: Tensor | int
     """How many things counted: rows, or tokens that are not masked."""
-    state: Any
+    state: State | None
     """The carried state for the next call; None where nothing is carried."""
     sums: dict[str, Tensor]
     """Metrics as sums over the same things that were counted, by name: `{"accuracy": hits}`."""
@@ -213,6 +291,18 @@ class Engine(Protocol):
     def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Tensor | None:
         """Clips, steps and clears the gradient; returns its norm over all ranks where it was clipped."""
 
+    def minimize(self, optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> None:
+        """Steps an optimizer that asks for the loss and its gradient as often as it likes."""
+
+    def edit_gradients(self, edit: EditGradient) -> None:
+        """Changes the complete gradient of each weight in place: `edit(name, weight, gradient)`, whole tensors."""
+
+    def edit_weights(self, edit: EditWeight) -> None:
+        """Changes each weight in place: `edit(name, weight)`, whole tensors."""
+
+    def disturb(self, noise: DrawNoise) -> None:
+        """Adds `noise(name, shape)` to the weights that the next forward and backward see, and to those only."""
+
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Returns the element-wise sum."""
 
@@ -229,9 +319,18 @@ class Engine(Protocol):
         """Sets the optimizer's state."""
 
 
+Loss = Callable[[Batch], Outcome]
+"""The outcome of a batch, for the net and the masks of the moment."""
+EditGradient = Callable[[str, "Tensor", "Tensor"], object]
+EditWeight = Callable[[str, "Tensor"], object]
+DrawNoise = Callable[[str, tuple[int, ...]], "Tensor | None"]
+
+
 MODEL = Family("model", "models", ModelConfig)
 DATA = Family("data", "data", DataConfig)
 INIT = Family("init", "init", InitConfig)
 OBJECTIVE = Family("objective", "objectives", ObjectiveConfig)
 STRATEGY = Family("strategy", "strategies", StrategyConfig)
+REGULARIZE = Family("regularize", "regularize", RegularizeConfig)
 FAMILIES = (MODEL, DATA, INIT, OBJECTIVE, STRATEGY)
+"""The sections that are one kind; `regularize` is a mapping of kinds."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.config.errors import UserError, suggestion
-from headway.config.section import Kind
+from headway.config.section import Section
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Family:
     """The recipe's section: `model`."""
     folder: str
     """The sub-package that holds one file a kind: `models`."""
-    base: type[Kind]
+    base: type[Section]
     """What every Config of the family is."""
 
     def names(self) -> list[str]:
@@ -65,7 +65,7 @@ def check_kind(family: Family, tree: Any, trusted: Collection[str]) -> dict[str,
     return tree
 
 
-def resolve_kind(family: Family, kind: str) -> type[Kind]:
+def resolve_kind(family: Family, kind: str) -> type[Section]:
     """Returns the Config class of a checked kind. Imports it.
 
     Raises:
@@ -74,7 +74,7 @@ def resolve_kind(family: Family, kind: str) -> type[Kind]:
     module_name, colon, class_name = kind.partition(":")
     if not colon:
         module = importlib.import_module(f"headway.{family.folder}.{kind}")
-        config: type[Kind] = module.Config
+        config: type[Section] = module.Config
         return config
     try:
         found = getattr(importlib.import_module(module_name), class_name)

@@ -4,72 +4,31 @@ An objective's heart is `outcome`, a pure function (net, batch, carried state, r
 count, new state, metric sums). Everything around it is here: the optimizer step with its
 micro-batches, the division by the global count, the metrics summed over ranks.
 
-Lightning's loop costs about two milliseconds a call, more than a step of a small net. So one call
-of `training_step` makes several optimizer steps, a `Chunk`: as many as take about a tenth of a
-second, agreed among the ranks at the end of each chunk, together with a wish to stop.
+One call of Lightning's loop makes a `Chunk` of optimizer steps, which `_chunks.py` explains.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, cast
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor, nn
 
-from headway.config.contracts import Batch, Engine, ObjectiveConfig, Outcome
+from headway.config.contracts import Batch, Engine, ObjectiveConfig, Outcome, State, Technique
 from headway.feed import Feed, MicroBatch, Share
+from headway.nn.batch_norm import stand_in
 from headway.nn.draws import Draws
+from headway.objectives._carried import CarriedState
+from headway.objectives._chunks import Chunk, ChunkReport, Pace, Schedule
+from headway.objectives._sums import Sums, add_outcome, column
 
 if TYPE_CHECKING:
     from headway.optim import OptimConfig
-
-Sums = dict[str, Tensor | float]
-"""Sums over what was counted, by name; plain numbers where they are known without asking a device."""
-
-CHUNK_SECONDS = 0.1
-MAX_CHUNK = 256
-
-
-class Chunk(NamedTuple):
-    """The optimizer steps [first, first + num_steps) of one call of the training loop."""
-
-    first: int
-    num_steps: int
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train and how to cut it up; the part of a recipe's trainer that the steps need."""
-
-    seed: int
-    total_steps: int
-    validate_every: int
-    clip_norm: float | None = None
-    keyed: bool = True
-    """Whether masks come from keyed streams, rather than from the library's generator."""
-    steps_per_call: int | None = None
-    """None: as many as take a tenth of a second."""
-
-
-@dataclass
-class ChunkReport:
-    """What a chunk of steps left behind, the same on all ranks."""
-
-    rows: list[dict[str, float]] = field(default_factory=list)
-    """One row a step: `step` and the `train/*` metrics."""
-    num_samples: int = 0
-    """Samples over all ranks."""
-    elapsed_s: float = 0.0
-    data_s: float = 0.0
-    """Seconds this rank waited for batches."""
-    stop: bool = False
-    """Whether any rank was asked to stop."""
 
 
 class BuiltIn(ObjectiveConfig):
@@ -93,6 +52,9 @@ class Objective(LightningModule):
         schedule: how long, and how a step is made.
         train: this rank's training batches.
         validation: this rank's validation batches.
+        techniques: what the recipe's `regularize` section names, in its order.
+        train_metrics: names of the sums that they give while training.
+        eval_metrics: names of those they give on held-out data.
         stop_requested: asked at the end of each chunk; True on any rank stops them all.
     """
 
@@ -111,6 +73,9 @@ class Objective(LightningModule):
         schedule: Schedule,
         train: Feed,
         validation: Feed,
+        techniques: Sequence[Technique] = (),
+        train_metrics: Sequence[str] = (),
+        eval_metrics: Sequence[str] = (),
         stop_requested: Callable[[], bool] = lambda: False,
     ) -> None:
         super().__init__()
@@ -119,20 +84,23 @@ class Objective(LightningModule):
         self.schedule = schedule
         self.train_feed = train
         self.validation_feed = validation
+        self.techniques = list(techniques)
+        self._train_names = ["loss", "count", *self.metric_names, *train_metrics]
+        self._eval_names = ["loss", "count", *self.metric_names, *eval_metrics]
         self.stop_requested = stop_requested
         self.step = 0
         """Optimizer steps made so far."""
         self.report = ChunkReport()
         self.validation_metrics: dict[str, float] = {}
         self._shares: Iterator[Share] | None = None
-        self._carried: dict[int, Any] = {}
-        self._pace = schedule.steps_per_call or 1
+        self.carried = CarriedState()
+        self._pace = Pace(schedule.steps_per_call)
         self._validation_sums: Sums = {}
 
     # ---- the heart -------------------------------------------------------------------------------
 
     @abstractmethod
-    def outcome(self, net: nn.Module, batch: Batch, state: Any, rng: Draws | None) -> Outcome:
+    def outcome(self, net: nn.Module, batch: Batch, state: State | None, rng: Draws | None) -> Outcome:
         """Returns the summed loss and metrics of a micro-batch. Pure: nothing of `self` but settings."""
         raise NotImplementedError
 
@@ -140,9 +108,22 @@ class Objective(LightningModule):
         """Returns how many things `outcome` will count in a micro-batch, known before the forward."""
         return len(batch["input"])
 
-    def forward(self, batch: Batch, state: Any, rng: Draws | None) -> Outcome:
-        """Returns `outcome` of the net: the forward that strategies wrap."""
-        return self.outcome(self.net, batch, state, rng)
+    def forward(self, batch: Batch, state: State | None, rng: Draws | None) -> Outcome:
+        """Returns `outcome` of the net, with what the techniques make of it: the forward that strategies wrap."""
+        if not self.techniques:
+            return self.outcome(self.net, batch, state, rng)
+
+        def loss(changed: Batch) -> Outcome:
+            return self.outcome(self.net, changed, state, rng)
+
+        if self.training:
+            for technique in self.techniques:
+                batch = technique.change_batch(batch, rng)
+        outcome = loss(batch)
+        for technique in self.techniques:
+            add = technique.add_loss if self.training else technique.add_metrics
+            outcome = add(loss, batch, outcome)
+        return outcome
 
     # ---- training --------------------------------------------------------------------------------
 
@@ -169,24 +150,67 @@ class Objective(LightningModule):
         if self.optim is not None:
             rate = self._rate(self.step)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get("lr_scale", 1.0)
         scale = self.engine_world_size / self._global_count(share)
-        sums: Sums = {}
-        last = len(share.micro_batches) - 1
-        for place, micro in enumerate(share.micro_batches):
-            self.engine.accumulate(last=place == last)
-            outcome = self.engine.forward(micro.batch, self._carried.get(place), self._draws(micro))
-            # Strategies average gradients over the ranks; the world's size in `scale` makes that a sum.
-            self.engine.backward(outcome.loss_sum * (scale if micro.counts else 0.0))
-            if outcome.state is not None:
-                self._carried[place] = outcome.state
-            if micro.counts:
-                _add(sums, outcome)
+        for technique in self.techniques:
+            technique.before_forward(self.engine, self.step)
+        if self.optim is not None and self.optim.needs_closure:
+            return self._minimize(optimizer, share, scale)
+        sums = self._gradient(share, scale)
+        self._change_gradient()
         norm = self.engine.update(optimizer, self.schedule.clip_norm)
         if norm is not None:
             sums["grad_norm"] = norm
+        for technique in self.techniques:
+            technique.after_update(self.engine, self.step)
         self._count_step()
         return sums
+
+    def _gradient(self, share: Share, scale: Tensor | float) -> Sums:
+        """Adds the gradient of a batch; returns this rank's sums."""
+        sums: Sums = {}
+        carried: dict[int, State] = {}
+        last = len(share.micro_batches) - 1
+        for place, micro in enumerate(share.micro_batches):
+            self.engine.accumulate(last=place == last)
+            with nullcontext() if micro.counts else stand_in():
+                state = self.carried.before(place, micro, self.device)
+                outcome = self.engine.forward(micro.batch, state, self._draws(micro))
+            # Strategies average gradients over the ranks; the world's size in `scale` makes that a sum.
+            self.engine.backward(outcome.loss_sum * (scale if micro.counts else 0.0))
+            if micro.counts:
+                add_outcome(sums, outcome)
+                if outcome.state is not None:
+                    carried[place] = outcome.state
+        self.carried.replace(carried)
+        return sums
+
+    def _change_gradient(self) -> Tensor | float:
+        """Lets the techniques act on the whole gradient; returns what that means for the loss."""
+        added: Tensor | float = 0.0
+        for technique in self.techniques:
+            added = added + technique.after_backward(self.engine, self.step)
+        limit = self.schedule.clip_value
+        if limit is not None:
+            self.engine.edit_gradients(lambda _name, _weight, gradient: gradient.clamp_(-limit, limit))
+        return added
+
+    def _minimize(self, optimizer: torch.optim.Optimizer, share: Share, scale: Tensor | float) -> Sums:
+        """Makes one step of an optimizer that looks at the loss of the batch as often as it likes."""
+        first: Sums = {}
+
+        def closure() -> Tensor:
+            sums = self._gradient(share, scale)
+            added = self._change_gradient()
+            first.update({} if first else sums)
+            mine = torch.as_tensor(sums.get("loss", 0.0), dtype=torch.float64, device=self.device).reshape(1)
+            return self.engine.sum_over_ranks(mine.clone())[0] * scale / self.engine_world_size + added
+
+        self.engine.minimize(optimizer, closure)
+        for technique in self.techniques:
+            technique.after_update(self.engine, self.step)
+        self._count_step()
+        return first
 
     def _rate(self, step: int) -> float:
         assert self.optim is not None
@@ -207,15 +231,15 @@ class Objective(LightningModule):
 
     def _publish(self, chunk: Chunk, recorded: list[Sums], report: ChunkReport, started: float) -> None:
         """Sums the chunk's metrics over the ranks, in one communication, and agrees on pace and stop."""
-        names = ["loss", "count", *self.metric_names]
-        table_SM = torch.stack([_column(recorded, name, self.device) for name in names], dim=1)
+        names = self._train_names
+        table_SM = torch.stack([column(recorded, name, self.device) for name in names], dim=1)
         shared = torch.cat([table_SM.flatten(), torch.zeros(2, dtype=table_SM.dtype, device=self.device)])
         shared[-2] = float(self.stop_requested())
         shared[-1] = time.perf_counter() - started
         shared = self.engine.sum_over_ranks(shared)
         *flat, stop, elapsed = shared.tolist()
         # Norms are of the whole gradient already: no sum over ranks.
-        norms = _column(recorded, "grad_norm", self.device).tolist() if "grad_norm" in recorded[0] else []
+        norms = column(recorded, "grad_norm", self.device).tolist() if "grad_norm" in recorded[0] else []
         width = len(names)
         for index in range(chunk.num_steps):
             loss, count, *metrics = flat[index * width : (index + 1) * width]
@@ -228,24 +252,11 @@ class Objective(LightningModule):
             report.rows.append(row)
         report.stop = stop > 0
         report.elapsed_s = elapsed / self.engine_world_size
-        self._set_pace(chunk, report.elapsed_s)
-
-    def _set_pace(self, chunk: Chunk, elapsed_s: float) -> None:
-        if self.schedule.steps_per_call is not None:
-            return
-        # Growing by doubling keeps one slow first step (allocation, compilation) from setting the pace.
-        fitting = max(1, math.floor(CHUNK_SECONDS * chunk.num_steps / max(elapsed_s, 1e-6)))
-        self._pace = min(fitting, 2 * self._pace, MAX_CHUNK)
+        self._pace.measure(chunk, report.elapsed_s)
 
     def chunks(self) -> Iterator[Chunk]:
         """Yields the chunks up to the next validation, or to the end."""
-        step = self.step
-        period = self.schedule.validate_every
-        end = min(self.schedule.total_steps, (step // period + 1) * period)
-        while step < end:
-            chunk = Chunk(step, min(self._pace, end - step))
-            step += chunk.num_steps
-            yield chunk
+        return self._pace.chunks(self.step, self.schedule)
 
     # ---- validation ------------------------------------------------------------------------------
 
@@ -278,12 +289,12 @@ class Objective(LightningModule):
         for micro in share.micro_batches:
             outcome = self.engine.forward(micro.batch, None, None)
             if micro.counts:
-                _add(sums, outcome)
+                add_outcome(sums, outcome)
 
     def close_sums(self, sums: Sums, prefix: str) -> dict[str, float]:
         """Returns the means over all ranks."""
-        names = ["loss", "count", *self.metric_names]
-        totals = torch.cat([_column([sums], name, self.device) for name in names])
+        names = self._eval_names
+        totals = torch.cat([column([sums], name, self.device) for name in names])
         loss, count, *metrics = self.engine.sum_over_ranks(totals).tolist()
         means = {f"{prefix}/loss": loss / max(count, 1.0)}
         return means | {
@@ -357,16 +368,3 @@ class _Shares:
 
     def __iter__(self) -> Iterator[Share]:
         return self.feed.shares(0, self.feed.batches_per_epoch)
-
-
-def _add(sums: Sums, outcome: Outcome) -> None:
-    for name, value in {"loss": outcome.loss_sum.detach(), "count": outcome.counted, **outcome.sums}.items():
-        sums[name] = sums[name] + value if name in sums else value
-
-
-def _column(recorded: Sequence[Sums], name: str, device: torch.device) -> Tensor:
-    """Returns one sum of each step, float64 (S,); a rank that counted nothing has nothing to add."""
-    values = [sums.get(name, 0.0) for sums in recorded]
-    if all(isinstance(value, Tensor) for value in values):
-        return torch.stack(cast("list[Tensor]", values)).detach().to(device, torch.float64)
-    return torch.tensor([float(value) for value in values], dtype=torch.float64, device=device)

@@ -18,7 +18,7 @@ from lightning.fabric.utilities.seed import reset_seed
 from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor
 
-from headway.config.contracts import Place
+from headway.config.contracts import DrawNoise, EditGradient, EditWeight, Place
 from headway.strategies._engine import RankEnvironment, StepEngine
 
 _BUCKET = 50_000_000
@@ -83,12 +83,49 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
 
     def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Tensor | None:
         """Clips, steps and clears the gradient; the engine knows the limit from its config."""
+        self._settle()
         engine = self.deepspeed_engine
         engine.step()
         if clip_norm is None:
             return None
         norm = engine.get_global_grad_norm()
         return torch.as_tensor(float("nan") if norm is None else float(norm), dtype=torch.float64)
+
+    def edit_gradients(self, edit: EditGradient) -> None:
+        """Changes the complete gradient of each weight in place, gathered weight by weight."""
+        from deepspeed.utils import (
+            safe_get_full_fp32_param,
+            safe_get_full_grad,
+            safe_set_full_grad,
+            safe_set_local_grad,
+        )
+
+        self._settle()
+        scale = float(getattr(self.deepspeed_engine.optimizer, "loss_scale", 1.0))
+        for name, weight in self._net.named_parameters():
+            gradient = safe_get_full_grad(weight).detach().float() / scale
+            edit(name, safe_get_full_fp32_param(weight), gradient)
+            gradient *= scale
+            if self.zero_stage_3:
+                safe_set_local_grad(weight, self._slice(weight, gradient))
+            else:
+                safe_set_full_grad(weight, gradient)
+
+    def edit_weights(self, edit: EditWeight) -> None:
+        """Changes each weight in place, in the fp32 copy and in the net."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        self._settle()
+        for name, weight in self._net.named_parameters():
+            whole = safe_get_full_fp32_param(weight)
+            edit(name, whole)
+            self._set_master_copy(weight, whole)
+            self._set_working_copy(weight, whole)
+
+    def disturb(self, noise: DrawNoise) -> None:
+        """Adds noise to the weights until the gradient is complete; stages 1 and 2, where every rank has them whole."""
+        assert not self.zero_stage_3, "refused when the recipe is checked"
+        StepEngine.disturb(self, noise)
 
     @property
     def _weight_dtype(self) -> torch.dtype:
@@ -130,16 +167,19 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
 
         value = value.to(self.root_device, torch.float32)
         if self.zero_stage_3:
-            # Cut here: DeepSpeed 0.19.8 fails on a weight that its ranks cannot share equally.
-            length = int(cast(Any, weight).partition_numel())
-            padded = torch.nn.functional.pad(value.flatten(), (0, length * self.world_size - value.numel()))
-            value = padded.narrow(0, length * self.global_rank, length)
+            value = self._slice(weight, value)
         set_weight = safe_set_local_fp32_param if self.zero_stage_3 else safe_set_full_fp32_param
         set_state = safe_set_local_optimizer_state if self.zero_stage_3 else safe_set_full_optimizer_state
         if state is None:
             set_weight(weight, value)
         else:
             set_state(weight, value, state)
+
+    def _slice(self, weight: torch.nn.Parameter, value: Tensor) -> Tensor:
+        """Returns this rank's slice under stage 3; DeepSpeed 0.19.8 cannot cut what its ranks cannot share equally."""
+        length = int(cast(Any, weight).partition_numel())
+        padded = torch.nn.functional.pad(value.flatten(), (0, length * self.world_size - value.numel()))
+        return padded.narrow(0, length * self.global_rank, length)
 
     def _set_working_copy(self, weight: torch.nn.Parameter, value: Tensor) -> None:
         if self.zero_stage_3:

@@ -8,6 +8,8 @@ micro-batch instead, which is how those libraries mean to be used.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,7 +18,7 @@ from lightning.fabric.plugins.environments.cluster_environment import ClusterEnv
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from headway.config.contracts import Place
+from headway.config.contracts import DrawNoise, EditGradient, EditWeight, Place
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy
@@ -109,24 +111,93 @@ class StepEngine(_Base):
         scaler = getattr(self.precision_plugin, "scaler", None)
         (loss if scaler is None else scaler.scale(loss)).backward()
 
+    def _clear_gradients(self, optimizer: torch.optim.Optimizer) -> None:
+        # What zero_grad does, without its profiling hooks: a twentieth of a small net's step.
+        for group in optimizer.param_groups:
+            for weight in group["params"]:
+                weight.grad = None
+
     def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Tensor | None:
         """Clips, steps and clears the gradient; returns its norm where it was clipped."""
+        self._settle()
         scaler = getattr(self.precision_plugin, "scaler", None)
         norm: Tensor | None = None
         if clip_norm is not None:
-            if scaler is not None:
-                scaler.unscale_(optimizer)
+            self._unscale(optimizer)
             norm = _whole(nn.utils.clip_grad_norm_(self._net.parameters(), clip_norm))
         if scaler is None:
             optimizer.step()
         else:
             scaler.step(optimizer)
             scaler.update()
-        # What zero_grad does, without its profiling hooks: a twentieth of a small net's step.
-        for group in optimizer.param_groups:
-            for weight in group["params"]:
-                weight.grad = None
+        self._clear_gradients(optimizer)
         return norm
+
+    def minimize(self, optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> None:
+        """Steps an optimizer that asks for the loss and its gradient as often as it likes."""
+
+        def fresh() -> Tensor:
+            self._clear_gradients(optimizer)
+            with torch.enable_grad():
+                return closure()
+
+        optimizer.step(fresh)  # type: ignore[arg-type]  # torch wants a float or a tensor, by optimizer
+        self._clear_gradients(optimizer)
+
+    # ---- what techniques change --------------------------------------------------------------------
+
+    def edit_gradients(self, edit: EditGradient) -> None:
+        """Changes the complete gradient of each weight in place; a weight without one has zeros."""
+        self._settle()
+        self._unscale(self.optimizers[0])
+        with torch.no_grad():
+            for name, weight in self._net.named_parameters():
+                if not weight.requires_grad:
+                    continue
+                if weight.grad is None:
+                    weight.grad = torch.zeros_like(weight)
+                gradient = _whole(weight.grad)
+                edit(name, _whole(weight), gradient)
+                if gradient is not weight.grad:
+                    weight.grad.copy_(_laid_out_like(weight.grad, gradient))
+
+    def edit_weights(self, edit: EditWeight) -> None:
+        """Changes each weight in place."""
+        self._settle()
+        with torch.no_grad():
+            for name, weight in self._net.named_parameters():
+                whole = _whole(weight)
+                edit(name, whole)
+                if whole is not weight:
+                    weight.copy_(_laid_out_like(weight, whole))
+
+    def disturb(self, noise: DrawNoise) -> None:
+        """Adds noise to the weights until the gradient is complete."""
+        with torch.no_grad():
+            for name, weight in self._net.named_parameters():
+                drawn = noise(name, tuple(weight.shape))
+                if drawn is not None:
+                    self._undisturbed.append((weight, weight.detach().clone()))
+                    weight.add_(_laid_out_like(weight, drawn))
+
+    @cached_property
+    def _undisturbed(self) -> list[tuple[Tensor, Tensor]]:
+        """Weights that are disturbed, and what they were."""
+        return []
+
+    def _settle(self) -> None:
+        """Takes the noise off the weights, to the bit."""
+        if self._undisturbed:
+            with torch.no_grad():
+                for weight, before in self._undisturbed:
+                    weight.copy_(before)
+            self._undisturbed.clear()
+
+    def _unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """Takes the factor off the gradient that keeps fp16 from underflow."""
+        scaler = getattr(self.precision_plugin, "scaler", None)
+        if scaler is not None and scaler._per_optimizer_states[id(optimizer)]["stage"].value == 0:
+            scaler.unscale_(optimizer)
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Returns the element-wise sum."""

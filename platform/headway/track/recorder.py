@@ -14,7 +14,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from headway.config.errors import TrainingFailed
 
 if TYPE_CHECKING:
-    from headway.objectives.base import Chunk, Objective
+    from headway.objectives._chunks import Chunk
+    from headway.objectives.base import Objective
 
 Row = dict[str, Any]
 OnReport = Callable[[dict[str, float]], bool]

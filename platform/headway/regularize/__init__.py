@@ -1,0 +1,1 @@
+"""Techniques against overfitting, and others that act on batch, loss, gradient or weights: one file each."""
