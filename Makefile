@@ -15,6 +15,8 @@ $(READY): pyproject.toml constraints.txt
 	# torch first and alone: a range that leaves its version open brings gigabytes of CUDA packages.
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch setuptools wheel
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	# What tests hold ours against; beside the environment, since lightning would import it (tests/models/conftest.py).
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --no-deps --upgrade --target .venv/references torchvision
 	touch $(READY)
 
 demo: $(READY)  ## A GPT and a convnet on two processes, DeepSpeed, and a sweep
