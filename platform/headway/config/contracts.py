@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
 from headway.config.kinds import Family
 from headway.config.section import Kind, Section
@@ -143,9 +143,42 @@ class ModelConfig(Kind):
         """Returns the kind of objective a recipe gets that names none."""
         raise NotImplementedError
 
+    def widened(self, factor: int) -> Self:
+        """Returns the config of a net whose every hidden width is so many times as large."""
+        return self.model_copy(update={name: _times(value, factor) for name, value in self._widths().items()})
+
+    def main_width(self) -> int | None:
+        """Returns the first of the net's hidden widths; None where it has none."""
+        width = next(iter(self._widths().values()), None)
+        return next(iter(width), None) if isinstance(width, tuple) else width
+
+    def _widths(self) -> dict[str, Any]:
+        values = {name: getattr(self, name, None) for name in _WIDTHS}
+        return {name: value for name, value in values.items() if value is not None}
+
+
+_WIDTHS = ("width", "hidden", "filters", "num_heads", "feed_forward")
+"""Names that settings of a net's hidden widths have; heads grow in number, not in width."""
+
+
+def _times(value: Any, factor: int) -> Any:
+    return tuple(part * factor for part in value) if isinstance(value, tuple) else value * factor
+
+
+class Scale(NamedTuple):
+    """What a net's width makes of one weight."""
+
+    draw: float = 1.0
+    """Factor on what the scheme draws."""
+    lr: float = 1.0
+    """Factor on the learning rate."""
+
 
 class InitConfig(Kind):
     """A recipe's `init` section: how weights and biases start."""
+
+    by_width: ClassVar[bool] = False
+    """Whether the scheme asks how the net's weights grow with its width."""
 
     seed: int | None = None
     """Seed of the initial weights; trainer.seed when absent."""
@@ -157,6 +190,10 @@ class InitConfig(Kind):
 
     def given(self, net: nn.Module) -> dict[str, Tensor]:
         """Returns the weights, by their name in `net.state_dict()`, that are known and replace the draw."""
+        return {}
+
+    def scales(self, net: nn.Module, wider: nn.Module, *, width: int) -> dict[str, Scale]:
+        """Returns what the width makes of weights, by name; `wider` is the net at twice its width, on no device."""
         return {}
 
 

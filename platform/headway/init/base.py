@@ -6,46 +6,79 @@ other layer's draw, and a rank that holds only some of the weights draws them al
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import prod
+from typing import Any, cast
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from headway.config.contracts import InitConfig
+from headway.config.contracts import InitConfig, Scale
 from headway.config.keys import derive
 
 
 class WeightInit(InitConfig):
     """What every scheme shares."""
 
-    bias: float = Field(default=0.0, ge=0, le=1)
+    bias: float = Field(default=0.0, ge=-1, le=1)
     """Value that every bias starts at: zero, or a small positive constant."""
+    bias_std: float = Field(default=0.0, ge=0)
+    """Standard deviation of the biases around `bias`."""
 
 
 @torch.no_grad()
-def initialize(net: nn.Module, config: InitConfig) -> nn.Module:
+def initialize(net: nn.Module, config: InitConfig, *, scales: Mapping[str, Scale] | None = None) -> nn.Module:
     """Draws every weight of a net's layers in place; returns the net.
 
     Weights of two or more axes (linear, convolution, embedding) follow the scheme; biases of
-    those layers are set to `config.bias`. What else a net has (norms' scales, learned slopes)
-    starts as its layer made it. A layer's attribute `init_scale` multiplies its draw.
+    those layers start at `config.bias`. What else a net has (norms' scales, learned slopes)
+    starts as its layer made it. A layer's attribute `init_scale` multiplies its draw, and a layer with weights of
+    its own draws them in its method `headway_init(draw=, bias=, generator=)`. What the scheme knows
+    (`config.given`) replaces the draw.
     """
-    assert config.seed is not None, "the recipe resolves init.seed"
     drawn: set[Tensor] = set()
-    for layer_name, layer in net.named_modules():
+    for name, layer in net.named_modules():
+        if hasattr(layer, "headway_init"):
+            _let_draw(layer, config, name)
+            continue
         weight = getattr(layer, "weight", None)
         if not isinstance(weight, nn.Parameter) or weight.ndim < 2 or weight in drawn:
             continue
         drawn.add(weight)
-        generator = torch.Generator().manual_seed(derive(config.seed, "init", f"{layer_name}.weight"))
         draw = torch.empty(weight.shape, dtype=torch.float32)
-        config.fill(draw, generator=generator)
-        weight.copy_(draw * float(getattr(layer, "init_scale", 1.0)))
+        config.fill(draw, generator=_generator(config, f"{name}.weight"))
+        scale = (scales or {}).get(f"{name}.weight", Scale()).draw
+        weight.copy_(draw * (float(getattr(layer, "init_scale", 1.0)) * scale))
         bias = getattr(layer, "bias", None)
         if isinstance(bias, nn.Parameter):
-            bias.fill_(getattr(config, "bias", 0.0))
+            _start_bias(bias, config, f"{name}.bias")
+    own = net.state_dict()
+    for name, value in config.given(net).items():
+        own[name].copy_(value)
     return net
+
+
+def _let_draw(layer: nn.Module, config: InitConfig, name: str) -> None:
+    generator = _generator(config, name)
+    cast(Any, layer).headway_init(
+        draw=lambda weight: config.fill(weight, generator=generator),
+        bias=getattr(config, "bias", 0.0),
+        generator=generator,
+    )
+
+
+def _start_bias(bias: nn.Parameter, config: InitConfig, name: str) -> None:
+    draw = torch.full(bias.shape, getattr(config, "bias", 0.0), dtype=torch.float32)
+    std = getattr(config, "bias_std", 0.0)
+    if std:
+        draw += std * torch.randn(bias.shape, generator=_generator(config, name))
+    bias.copy_(draw)
+
+
+def _generator(config: InitConfig, name: str) -> torch.Generator:
+    assert config.seed is not None, "the recipe resolves init.seed"
+    return torch.Generator().manual_seed(derive(config.seed, "init", name))
 
 
 def fan_in(weight: Tensor) -> int:

@@ -18,6 +18,34 @@ def output_size(spec: DataSpec, *, model: str) -> int:
     return size
 
 
+def image_shape(spec: DataSpec, *, model: str) -> tuple[int, int, int]:
+    """Returns (channels, height, width).
+
+    Raises:
+        UserError: the data is no image.
+    """
+    if spec.input_kind != "image":
+        raise UserError(
+            f"model.kind: {model} needs images; this data gives {spec.input_kind} (data.layout: image, or image_folder)"
+        )
+    channels, height, width = spec.input_shape
+    return channels, height, width
+
+
 def default_objective(spec: DataSpec) -> str:
     """Returns the objective that a net with one output a class or target has by nature."""
     return "classify" if spec.num_classes else "regress"
+
+
+def check_positions(max_positions: int | None, length: int) -> int:
+    """Returns the number of learned positions: as many as the data's sequences are long where none is set.
+
+    Raises:
+        UserError: the sequences are longer.
+    """
+    if max_positions is not None and length > max_positions:
+        raise UserError(
+            f"model.max_positions: {max_positions} is less than the data's sequence length {length}; "
+            "raise it or lower data.sequence_length"
+        )
+    return max_positions or length

@@ -17,8 +17,10 @@ from headway.config.contracts import DataSpec, ModelConfig
 from headway.config.errors import UserError
 from headway.models._sizes import default_objective, output_size
 from headway.nn.activation import Activation, build_activation
+from headway.nn.batch_norm import BatchNorm
 from headway.nn.draws import Draws
 from headway.nn.dropout import Dropout
+from headway.nn.pooling import Pooling, build_pooling, output_pixels
 
 
 class Config(ModelConfig):
@@ -28,10 +30,18 @@ class Config(ModelConfig):
     """Number of filters of the first and of the second stage."""
     filter_size: PositiveInt = 3
     """Height and width of a filter, in pixels."""
+    stride: PositiveInt = 1
+    """Pixels between places of a filter."""
     padding: int = Field(default=1, ge=0)
     """Zeros around the image before each filter bank, in pixels."""
+    pooling: Pooling = "max"
+    """What is kept of a pooled square: the largest value, the mean, or the root of the sum of squares."""
     pool_size: PositiveInt = 2
-    """Height and width of the pooled square, which is also its stride, in pixels."""
+    """Height and width of the pooled square, in pixels."""
+    pool_stride: PositiveInt | None = None
+    """Pixels between pooled squares; `pool_size` when absent."""
+    batch_norm: bool = False
+    """Whether each filter bank is followed by batch normalization, over the rows of all ranks."""
     hidden: PositiveInt | None = None
     """Width of a hidden layer before the classifier; none when absent."""
     activation: Activation = "relu"
@@ -52,7 +62,8 @@ class Config(ModelConfig):
         if min(sizes) < 1:
             raise UserError(
                 f"model.pool_size: an image of {height}x{width} has nothing left after two stages with "
-                f"filter_size {self.filter_size}, padding {self.padding}, pool_size {self.pool_size}; make them smaller"
+                f"filter_size {self.filter_size}, stride {self.stride}, padding {self.padding}, "
+                f"pool_size {self.pool_size}; make them smaller"
             )
         return ConvNet(
             self,
@@ -67,7 +78,10 @@ class Config(ModelConfig):
 
     def _size_after_stages(self, size: int) -> int:
         for _ in self.filters:
-            size = (size + 2 * self.padding - self.filter_size + 1) // self.pool_size
+            size = output_pixels(size, window=self.filter_size, stride=self.stride, padding=self.padding)
+            size = output_pixels(size, window=self.pool_size, stride=self.pool_stride or self.pool_size)
+            if size < 1:
+                return 0
         return size
 
 
@@ -102,15 +116,16 @@ class ConvNet(nn.Module):
 
 
 class Stage(nn.Module):
-    """Filter bank, non-linearity, max pooling."""
+    """Filter bank, batch normalization where asked for, non-linearity, pooling."""
 
     def __init__(self, before: int, after: int, config: Config) -> None:
         super().__init__()
-        self.filters = nn.Conv2d(before, after, config.filter_size, padding=config.padding)
+        self.filters = nn.Conv2d(before, after, config.filter_size, stride=config.stride, padding=config.padding)
+        self.norm = BatchNorm(after) if config.batch_norm else nn.Identity()
         self.activation = build_activation(config.activation)
-        self.pool = nn.MaxPool2d(config.pool_size)
+        self.pool = build_pooling(config.pooling, config.pool_size, config.pool_stride or config.pool_size)
 
     def forward(self, x_BCYX: Tensor) -> Tensor:
         """Returns (B, after, Y', X')."""
         # Pooling first is the same for a monotonic activation only; keep the paper's order.
-        return self.pool(self.activation(self.filters(x_BCYX)))
+        return self.pool(self.activation(self.norm(self.filters(x_BCYX))))
