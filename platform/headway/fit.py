@@ -135,6 +135,8 @@ def prepare(recipe: Recipe, place: Place) -> Data:
         recipe.objective.check(data.spec)
     for technique in recipe.regularize.values():
         technique.check(data.spec, recipe.strategy)
+    if recipe.init is not None and recipe.init.by_width and recipe.optim is not None and recipe.optim.kind != "adamw":
+        raise UserError(f"optim.kind: {recipe.optim.kind} has other rates under init {recipe.init.kind}; use adamw")
     if recipe.optim is not None and recipe.optim.needs_closure:
         _check_full_batch(recipe, data)
     if recipe.trainer.monitor != "val/loss" and not isinstance(recipe.objective, ModuleConfig):
@@ -155,6 +157,12 @@ def _check_full_batch(recipe: Recipe, data: Data) -> None:
         raise UserError(
             f"optim.kind: {kind} needs whole weights on every rank, and {recipe.strategy.kind} slices them; "
             "use strategy=ddp"
+        )
+    noise = recipe.regularize.get("noise")
+    if getattr(noise, "weight", 0) or getattr(noise, "gradient", 0):
+        raise UserError(
+            f"regularize.noise: {kind} compares losses with their gradients, which noise on weights or gradients "
+            "would part; leave it out"
         )
     if trainer.clip_norm is not None or trainer.clip_value is not None:
         raise UserError(

@@ -23,8 +23,8 @@ from torch import nn
 
 from headway.checkpoint import store
 from headway.checkpoint.keeper import Keeper
-from headway.config.contracts import OBJECTIVE, Data, ModuleConfig, ObjectiveConfig, Place
-from headway.config.errors import HeadwayError, Stopped, TrainingFailed
+from headway.config.contracts import OBJECTIVE, Data, ModuleConfig, ObjectiveConfig, Place, Scale
+from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
 from headway.config.kinds import resolve_kind
 from headway.config.section import validate_section
 from headway.feed import Feed
@@ -93,7 +93,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         try:
             with _record_failure(job), quiet_lightning(), _no_trace_of_ranks(place):
                 callbacks = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
-                _lightning_trainer(recipe, place, callbacks).fit(objective)
+                lightning_trainer(recipe, place, callbacks).fit(objective)
         finally:
             recorder.close()
         return ending.final
@@ -164,8 +164,21 @@ def build_net(recipe: Recipe, data: Data) -> nn.Module:
         net = recipe.objective.build_module(net, data.spec)
     assert net is not None, "a recipe has a model or a module of the user's own"
     if recipe.init is not None:
-        initialize(net, recipe.init)
+        scales = _scales_by_width(recipe, data, net) if recipe.init.by_width else {}
+        initialize(net, recipe.init, scales=scales)
+        cast(Any, net).lr_scales = {name: scale.lr for name, scale in scales.items()}
     return net
+
+
+def _scales_by_width(recipe: Recipe, data: Data, net: nn.Module) -> dict[str, Scale]:
+    """Returns what the net's width makes of its weights, told by how they grow when it doubles."""
+    assert recipe.init is not None
+    width = recipe.model.main_width() if recipe.model is not None else None
+    if recipe.model is None or width is None:
+        raise UserError(f"init.kind: {recipe.init.kind} needs a net with a width or hidden layers; this one has none")
+    with torch.device("meta"):
+        wider = recipe.model.widened(2).build(data.spec)
+    return recipe.init.scales(net, wider, width=width)
 
 
 def objective_config(recipe: Recipe, data: Data) -> BuiltIn:
@@ -289,7 +302,8 @@ def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: stor
     )
 
 
-def _lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:
+def lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:
+    """Returns a Trainer with the recipe's strategy and precision, and nothing of Lightning's that writes or prints."""
     section = recipe.trainer
     strategy = recipe.strategy.build(
         place, precision=section.precision, clip_norm=section.clip_norm, timeout_s=section.timeout_s

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from headway.config.contracts import INIT, DataSpec
-from headway.init import kaiming, normal, orthogonal, uniform_fan_in, xavier
+from headway.init import constant, kaiming, normal, orthogonal, uniform_fan_in, xavier
 from headway.init.base import initialize
 from headway.models import convnet, mlp
 
@@ -52,7 +52,19 @@ def assert_is_uniform(weight, bound):
 
 
 def test_every_scheme_is_held_here():
-    assert set(SCHEMES) == set(INIT.names())
+    # The rest know weights rather than draw them: their tests are with the nets they start.
+    assert set(SCHEMES) == set(INIT.names()) - {"constant", "from_run", "huggingface", "mup"}
+
+
+def test_constant_sets_every_weight_to_its_value():
+    assert filled(constant, (3, 5), value=0.3).eq(0.3).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
+def test_the_other_distribution_of_a_scheme_has_the_same_variance(shape):
+    inputs, field = math.prod(shape[1:]), math.prod(shape[2:])
+    assert_is_uniform(filled(kaiming, shape, distribution="uniform"), math.sqrt(6 / inputs))
+    assert_is_normal(filled(xavier, shape, distribution="normal"), math.sqrt(2 / ((shape[0] + shape[1]) * field)))
 
 
 @pytest.mark.parametrize("shape", SHAPES.values(), ids=SHAPES)
@@ -193,3 +205,27 @@ def test_weights_in_fp64_are_those_in_fp32():
     one, two = initialize(built(), config(kaiming)), initialize(built().double(), config(kaiming))
     for a, b in zip(one.parameters(), two.parameters(), strict=True):
         assert torch.equal(a.double(), b)
+
+
+def test_biases_are_random_around_their_constant_where_asked_for():
+    built = initialize(
+        nn.ModuleDict({"a": nn.Linear(3, 9973), "b": nn.Linear(3, 9973)}), config(normal, bias=0.2, bias_std=0.1)
+    )
+    assert_is_normal(built["a"].bias - 0.2, 0.1)
+    assert not torch.equal(built["a"].bias, built["b"].bias)
+
+
+def test_a_layer_with_weights_of_its_own_draws_them_by_the_scheme():
+    class Own(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Parameter(torch.zeros(31, 53))
+            self.offset = nn.Parameter(torch.zeros(3))
+
+        def headway_init(self, *, draw, bias, generator):
+            draw(self.table)
+            self.offset.fill_(bias)
+
+    built = initialize(nn.ModuleDict({"own": Own()}), config(normal, std=0.5, bias=0.1))
+    assert_is_normal(built["own"].table, 0.5)
+    assert built["own"].offset.eq(0.1).all()

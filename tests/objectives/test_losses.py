@@ -112,6 +112,27 @@ def counted(kind, batch):
     return int((batch["target"] != IGNORED).sum()) if kind == "causal_lm" else len(batch["input"])
 
 
+def test_the_squared_loss_is_the_error_of_the_probabilities():
+    objective, _ = build("classify", loss="squared")
+    batch = data("classify")
+    outcome = objective.outcome(objective.net.eval(), batch, None, None)
+    probability = objective.net(batch["input"]).softmax(1).detach().numpy()
+    by_hand = sum(
+        (probability[row, c] - float(c == target)) ** 2
+        for row, target in enumerate(batch["target"].tolist())
+        for c in range(CLASSES)
+    )
+    assert outcome.loss_sum.item() == pytest.approx(by_hand)
+
+
+def test_the_squared_loss_has_no_gradient_where_the_net_is_sure_and_wrong():
+    sure = torch.tensor([[30.0, 0.0, 0.0]], requires_grad=True)
+    classify.squared_error(sure, torch.tensor([1])).sum().backward()
+    assert sure.grad.abs().max() < 1e-10
+    entropy = torch.autograd.grad(F.cross_entropy(sure, torch.tensor([1])), sure)[0]
+    assert entropy.abs().max() > 0.99
+
+
 # ---- the pure heart ------------------------------------------------------------------------------
 
 

@@ -85,8 +85,8 @@ class Objective(LightningModule):
         self.train_feed = train
         self.validation_feed = validation
         self.techniques = list(techniques)
-        self._train_names = ["loss", "count", *self.metric_names, *train_metrics]
-        self._eval_names = ["loss", "count", *self.metric_names, *eval_metrics]
+        self._train_metrics = list(train_metrics)
+        self._eval_metrics = list(eval_metrics)
         self.stop_requested = stop_requested
         self.step = 0
         """Optimizer steps made so far."""
@@ -231,7 +231,7 @@ class Objective(LightningModule):
 
     def _publish(self, chunk: Chunk, recorded: list[Sums], report: ChunkReport, started: float) -> None:
         """Sums the chunk's metrics over the ranks, in one communication, and agrees on pace and stop."""
-        names = self._train_names
+        names = ["loss", "count", *self.metric_names, *self._train_metrics]
         table_SM = torch.stack([column(recorded, name, self.device) for name in names], dim=1)
         shared = torch.cat([table_SM.flatten(), torch.zeros(2, dtype=table_SM.dtype, device=self.device)])
         shared[-2] = float(self.stop_requested())
@@ -293,7 +293,7 @@ class Objective(LightningModule):
 
     def close_sums(self, sums: Sums, prefix: str) -> dict[str, float]:
         """Returns the means over all ranks."""
-        names = self._eval_names
+        names = ["loss", "count", *self.metric_names, *self._eval_metrics]
         totals = torch.cat([column([sums], name, self.device) for name in names])
         loss, count, *metrics = self.engine.sum_over_ranks(totals).tolist()
         means = {f"{prefix}/loss": loss / max(count, 1.0)}

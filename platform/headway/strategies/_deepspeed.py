@@ -102,7 +102,7 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
 
         self._settle()
         scale = float(getattr(self.deepspeed_engine.optimizer, "loss_scale", 1.0))
-        for name, weight in self._net.named_parameters():
+        for name, weight in self._weights:
             gradient = safe_get_full_grad(weight).detach().float() / scale
             edit(name, safe_get_full_fp32_param(weight), gradient)
             gradient *= scale
@@ -116,16 +116,36 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
         from deepspeed.utils import safe_get_full_fp32_param
 
         self._settle()
-        for name, weight in self._net.named_parameters():
+        for name, weight in self._weights:
             whole = safe_get_full_fp32_param(weight)
             edit(name, whole)
             self._set_master_copy(weight, whole)
             self._set_working_copy(weight, whole)
 
     def disturb(self, noise: DrawNoise) -> None:
-        """Adds noise to the weights until the gradient is complete; stages 1 and 2, where every rank has them whole."""
-        assert not self.zero_stage_3, "refused when the recipe is checked"
-        StepEngine.disturb(self, noise)
+        """Adds noise to the weights until the gradient is complete."""
+        if not self.zero_stage_3:
+            StepEngine.disturb(self, noise)
+            return
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        for name, weight in self._weights:
+            drawn = noise(name, tuple(cast(Any, weight).ds_shape))
+            if drawn is not None:
+                whole = safe_get_full_fp32_param(weight)
+                self._set_working_copy(weight, whole + drawn.to(whole))
+                self._undisturbed.append((weight, None))
+
+    def _settle(self) -> None:
+        """Takes the noise off the weights; under stage 3 they are made anew from the fp32 copy."""
+        if not self.zero_stage_3:
+            StepEngine._settle(self)
+            return
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        for weight, _ in self._undisturbed:
+            self._set_working_copy(weight, safe_get_full_fp32_param(weight))
+        self._undisturbed.clear()
 
     @property
     def _weight_dtype(self) -> torch.dtype:
@@ -181,7 +201,7 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
         padded = torch.nn.functional.pad(value.flatten(), (0, length * self.world_size - value.numel()))
         return padded.narrow(0, length * self.global_rank, length)
 
-    def _set_working_copy(self, weight: torch.nn.Parameter, value: Tensor) -> None:
+    def _set_working_copy(self, weight: Tensor, value: Tensor) -> None:
         if self.zero_stage_3:
             from deepspeed.runtime.zero import GatheredParameters
 
