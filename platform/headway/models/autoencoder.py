@@ -76,8 +76,8 @@ class Autoencoder(nn.Module):
         pairs = list(pairwise(widths))
         encoder = [Layer(before, after, config.activation) for before, after in pairs]
         decoder = [
-            Layer(after, before, config.activation if before != num_inputs else None, tied=config.tied)
-            for before, after in reversed(pairs)
+            Layer(after, before, config.activation if place else None, tied=config.tied)
+            for place, (before, after) in reversed(list(enumerate(pairs)))
         ]
         # Strategies shard the elements of a ModuleList one by one; a weight that two layers use stays with the net.
         self.hidden = nn.Sequential(*encoder) if config.tied else nn.ModuleList(encoder)
