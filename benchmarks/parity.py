@@ -263,7 +263,8 @@ def main() -> None:
     text = (
         f"# Parity on two ranks\n\n{datetime.date.today()}, {platform.machine()} CPU, gloo, torch {torch.__version__}, "
         f"lightning {lightning.__version__}, deepspeed {deepspeed.__version__}. {STEPS} steps, dropout on, clipped, "
-        "slices of 11 and 12 samples in three micro-batches a rank (one for the resnet, which normalizes a micro-batch).\n\n"
+        "slices of 11 and 12 samples in three micro-batches a rank (one for the resnet, which normalizes a "
+        "micro-batch).\n\n"
         "Columns 2 to 6: largest relative difference of a step's loss from the "
         f"single process, fp32. Last two: largest absolute difference of a final weight, fp64.\n\n{table(found)}\n"
     )

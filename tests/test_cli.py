@@ -16,7 +16,7 @@ def test_recipes_lists_each_with_what_it_does(capsys) -> None:
     assert run(["recipes"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name in shipped_recipes():
-        (line,) = [line for line in lines if line.startswith(name)]
+        (line,) = [line for line in lines if line.startswith(f"{name} ")]
         assert len(line.split(maxsplit=1)[1]) > 20
 
 

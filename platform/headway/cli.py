@@ -17,6 +17,8 @@ from cyclopts import App, CycloptsError, Parameter
 
 from headway import __version__
 from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayError
+from headway.terminal import print_json, print_table, tell
+from headway.verbs import Json, Runs, Trust, add_verbs
 
 app = App(
     name="headway",
@@ -25,12 +27,10 @@ app = App(
 )
 data_app = App(name="data", help="Data sets: what is here, and how to get what is not.")
 app.command(data_app)
+add_verbs(app)
 app.register_install_completion_command()
 
 Overrides = Annotated[tuple[str, ...], Parameter(help="Changes to the recipe: optim.lr=3e-4 trainer.devices=2.")]
-Runs = Annotated[Path, Parameter(help="Folder of run folders.")]
-Trust = Annotated[tuple[str, ...], Parameter(help="Module of your own that the recipe may name as kind: module:Class.")]
-Json = Annotated[bool, Parameter(negative="", help="Print one JSON object as the last line of standard output.")]
 
 
 @app.command
@@ -73,7 +73,7 @@ def fit(
     if _is_rank():
         return EXIT_DONE
     if json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
         _print_result(result.as_dict())
     return EXIT_DONE
@@ -107,7 +107,7 @@ def sweep(
 
     result = run_sweep(recipe, overrides, runs=runs, name=name, trust=trust)
     if json:
-        _print_json(result.as_dict())
+        print_json(result.as_dict())
     else:
         result.print_table()
     return EXIT_DONE
@@ -118,7 +118,7 @@ def recipes() -> int:
     """List the recipes that come along."""
     from headway.config.shipped import shipped_recipes
 
-    _print_table(["recipe", "what it does"], [[name, _headline(path)] for name, path in shipped_recipes().items()])
+    print_table(["recipe", "what it does"], [[name, _headline(path)] for name, path in shipped_recipes().items()])
     return EXIT_DONE
 
 
@@ -138,9 +138,9 @@ def list_all_runs(*, runs: Runs = Path("runs"), json: Json = False) -> int:
 
     found = [{"run": run.id, **run.status()} for run in list_runs(runs)]
     if json:
-        _print_json({"runs": found})
+        print_json({"runs": found})
         return EXIT_DONE
-    _print_table(
+    print_table(
         ["run", "status", "step", "headline", "reason"],
         [
             [
@@ -162,7 +162,7 @@ def doctor() -> int:
     from headway.doctor import diagnose
 
     checks = diagnose()
-    _print_table(
+    print_table(
         ["", "part", "found", "what to do"], [[check.mark, check.part, check.found, check.remedy] for check in checks]
     )
     return EXIT_DONE
@@ -187,9 +187,9 @@ def list_data(*, json: Json = False) -> int:
 
     found = [asdict(status) for status in list_datasets()]
     if json:
-        _print_json({"data": found})
+        print_json({"data": found})
         return EXIT_DONE
-    _print_table(
+    print_table(
         ["data", "here", "what it is", "licence", "where"],
         [
             [item["name"], "yes" if item["ready"] else "no", item["summary"], item["licence"], str(item["place"])]
@@ -210,7 +210,7 @@ def fetch(name: str, /) -> int:
     """
     from headway.data._store import fetch as fetch_data
 
-    _tell(f"{name} is in {fetch_data(name, report=_tell)}")
+    tell(f"{name} is in {fetch_data(name, report=tell)}")
     return EXIT_DONE
 
 
@@ -229,13 +229,13 @@ def run(arguments: list[str]) -> int:
     except HeadwayError as error:
         # The process that started this rank says it; the rank's log has it.
         if not _is_silent_rank():
-            _tell(f"headway: {error}")
+            tell(f"headway: {error}")
         return error.exit_code
     except CycloptsError as error:
-        _tell(f"headway: {' '.join(str(error).split())} (see headway --help)")
+        tell(f"headway: {' '.join(str(error).split())} (see headway --help)")
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
-        _tell("headway: stopped")
+        tell("headway: stopped")
         return 130
     except BrokenPipeError:
         return EXIT_DONE
@@ -244,7 +244,7 @@ def run(arguments: list[str]) -> int:
 
         if os.environ.get("RANK", "0") == "0":
             traceback.print_exc()
-            _tell("headway: this is a bug of headway's, not yours; please report it with the lines above")
+            tell("headway: this is a bug of headway's, not yours; please report it with the lines above")
         return EXIT_BUG
 
 
@@ -254,26 +254,6 @@ def _is_rank() -> bool:
 
 def _is_silent_rank() -> bool:
     return _is_rank() and ("HEADWAY_RUN_DIR" in os.environ or os.environ["RANK"] != "0")
-
-
-def _tell(line: str) -> None:
-    print(line, file=sys.stderr)  # noqa: T201 - the command's word to a person
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    print(json.dumps(value, default=str))  # noqa: T201 - the command's output
-
-
-def _print_table(columns: list[str], rows: list[list[str]]) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _print_result(result: dict[str, Any]) -> None:
@@ -287,7 +267,7 @@ def _print_result(result: dict[str, Any]) -> None:
     offline = Path(result["run_dir"]) / "wandb"
     if list(offline.glob("offline-run-*")):
         rows.append(["W&B", f"offline; to upload: wandb sync {offline}/offline-run-*"])
-    _print_table(["", ""], rows)
+    print_table(["", ""], rows)
 
 
 def _headline(path: Path) -> str:

@@ -109,6 +109,22 @@ def load(folder: Path) -> Checkpoint:
     )
 
 
+def load_weights(folder: Path) -> dict[str, Tensor]:
+    """Returns the verified weights of a checkpoint, and reads nothing else of it.
+
+    Raises:
+        Damaged: they are missing, short or changed.
+    """
+    weights = folder / "weights.safetensors"
+    try:
+        manifest = json.loads((folder / _MANIFEST).read_text())
+        if _seal(weights) != manifest[weights.name]:
+            raise Damaged(f"{weights} has changed since it was written")
+        return load_file(weights)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise Damaged(f"{folder} is not whole: {error}") from None
+
+
 def verify(folder: Path) -> None:
     """Raises Damaged where a checkpoint is not what its manifest says."""
     try:

@@ -105,6 +105,11 @@ def held_out_images(
         padded = torch.nn.functional.pad(images, (pad,) * 4) if pad else images
         pools.append((padded, label_N))
     shape = tuple(pools[0][0].shape[1:])
+    channels, height, width = train[0].shape[1:]
+    reading = {
+        "image": {"channels": channels, "height": height, "width": width, "largest": 255, "pad": pad},
+        "scaling": scaling.plain(),
+    }
     if layout == "features":
         mean, std = (statistic.expand(shape).reshape(-1) for statistic in (scaling.mean, scaling.std))
         scaling = Scaling(mean, std)
@@ -116,4 +121,4 @@ def held_out_images(
     )
     test_split = TensorSplit({"input": test_images, "target": test_label_N}, scaling=scaling)
     spec = DataSpec(input_kind=layout, input_shape=shape, num_classes=len(class_names), class_names=class_names)
-    return Data(spec, train_split, validation_split, test_split, fingerprint)
+    return Data(spec, train_split, validation_split, test_split, fingerprint, reading=reading)

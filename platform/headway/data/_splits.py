@@ -65,6 +65,10 @@ class Scaling:
         """Returns the scaling with its statistics on a device."""
         return Scaling(self.mean.to(device), self.std.to(device))
 
+    def plain(self) -> dict[str, Any]:
+        """Returns `{"mean": ..., "std": ...}` as nested lists, for `Data.reading`."""
+        return {"mean": self.mean.tolist(), "std": self.std.tolist()}
+
 
 class TensorSplit:
     """A part that is held as tensors by name, each with the sample as its first axis.
@@ -133,8 +137,13 @@ def shuffled_parts(num_samples: int, fractions: Mapping[str, float], seed: int) 
 def standardise(columns: NDArray[Any], train: Tensor) -> Tensor:
     """Returns float32 columns with mean 0 and deviation 1 over the training rows; constant ones are 0."""
     exact = torch.from_numpy(np.array(columns, dtype=np.float64))
-    chosen = exact[train]
-    return Scaling(chosen.mean(0), chosen.std(0, correction=0)).apply(exact, torch.float64).float()
+    return column_scaling(columns, train).apply(exact, torch.float64).float()
+
+
+def column_scaling(columns: NDArray[Any], train: Tensor) -> Scaling:
+    """Returns the scaling by mean and deviation of each column over the training rows."""
+    chosen = torch.from_numpy(np.array(columns, dtype=np.float64))[train]
+    return Scaling(chosen.mean(0), chosen.std(0, correction=0))
 
 
 def pixel_scaling(images: Tensor) -> Scaling:
@@ -151,13 +160,19 @@ def pixel_scaling(images: Tensor) -> Scaling:
 
 
 def pooled(
-    spec: DataSpec, parts: Sequence[Tensor], tensors: Mapping[str, Tensor], *, fingerprint: str, **scaled: Any
+    spec: DataSpec,
+    parts: Sequence[Tensor],
+    tensors: Mapping[str, Tensor],
+    *,
+    fingerprint: str,
+    reading: Mapping[str, Any] | None = None,
+    **scaled: Any,
 ) -> Data:
     """Returns the data whose three parts are rows of the same tensors; `scaled` goes to `TensorSplit`."""
     train, validation, test = (
         TensorSplit({name: tensor[part] for name, tensor in tensors.items()}, **scaled) for part in parts
     )
-    return Data(spec, train, validation, test, fingerprint)
+    return Data(spec, train, validation, test, fingerprint, reading=dict(reading or {}))
 
 
 def fingerprint_arrays(*arrays: NDArray[Any] | Tensor) -> str:

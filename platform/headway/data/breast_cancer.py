@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from headway.config.contracts import Data, DataSpec
-from headway.data._splits import SplitFractions, fingerprint_arrays, pooled, standardise
+from headway.data._splits import SplitFractions, column_scaling, fingerprint_arrays, pooled, standardise
 
 
 class Config(SplitFractions):
@@ -32,4 +32,6 @@ class Config(SplitFractions):
             feature_names=tuple(str(name) for name in bunch.feature_names),
             class_names=tuple(str(name) for name in bunch.target_names),
         )
-        return pooled(spec, parts, tensors, fingerprint=fingerprint_arrays(bunch.data, bunch.target))
+        reading = {"scaling": column_scaling(bunch.data, parts[0]).plain()}
+        fingerprint = fingerprint_arrays(bunch.data, bunch.target)
+        return pooled(spec, parts, tensors, fingerprint=fingerprint, reading=reading)

@@ -9,7 +9,7 @@ Source: Efron, Hastie, Johnstone and Tibshirani 2004, "Least angle regression".
 from __future__ import annotations
 
 from headway.config.contracts import Data, DataSpec
-from headway.data._splits import SplitFractions, fingerprint_arrays, pooled, standardise
+from headway.data._splits import SplitFractions, column_scaling, fingerprint_arrays, pooled, standardise
 
 
 class Config(SplitFractions):
@@ -31,4 +31,10 @@ class Config(SplitFractions):
             target_size=1,
             feature_names=tuple(str(name) for name in bunch.feature_names),
         )
-        return pooled(spec, parts, tensors, fingerprint=fingerprint_arrays(bunch.data, bunch.target))
+        reading = {
+            "scaling": column_scaling(bunch.data, parts[0]).plain(),
+            "target_scaling": column_scaling(bunch.target[:, None], parts[0]).plain(),
+            "target_names": ["progression"],
+        }
+        fingerprint = fingerprint_arrays(bunch.data, bunch.target)
+        return pooled(spec, parts, tensors, fingerprint=fingerprint, reading=reading)

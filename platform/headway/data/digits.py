@@ -13,6 +13,9 @@ import torch
 from headway.config.contracts import Data, DataSpec
 from headway.data._splits import SplitFractions, fingerprint_arrays, pixel_scaling, pooled
 
+_LARGEST = 16
+"""A pixel's largest value."""
+
 
 class Config(SplitFractions):
     """Configures the digits: 10 classes, standardised by one mean and deviation of the training pixels."""
@@ -39,4 +42,8 @@ class Config(SplitFractions):
             class_names=tuple(str(digit) for digit in range(10)),
         )
         fingerprint = fingerprint_arrays(images, target)
-        return pooled(spec, parts, {"input": pixels, "target": target}, fingerprint=fingerprint)
+        reading = {
+            "image": {"channels": 1, "height": 8, "width": 8, "largest": _LARGEST, "pad": 0},
+            "scaling": scaling.plain(),
+        }
+        return pooled(spec, parts, {"input": pixels, "target": target}, fingerprint=fingerprint, reading=reading)

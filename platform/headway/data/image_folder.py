@@ -11,12 +11,12 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from headway.config.contracts import Batch, Data, DataConfig, DataSpec
 from headway.config.errors import UserError, suggestion
+from headway.data._pictures import read_picture
 from headway.data._splits import Scaling, shuffled_parts
 
 _SUFFIXES = {".jpg", ".jpeg", ".png"}
@@ -72,7 +72,11 @@ class Config(DataConfig):
         train_split, validation_split, test_split = (
             ImageFolderSplit(samples, self) for samples in (train, validation, listed.get("test", validation))
         )
-        return Data(spec, train_split, validation_split, test_split, fingerprint, workers=self.workers)
+        reading = {
+            "image": {"channels": 3, "height": self.size, "width": self.size, "largest": 255, "pad": 0},
+            "scaling": train_split.scaling.plain(),
+        }
+        return Data(spec, train_split, validation_split, test_split, fingerprint, workers=self.workers, reading=reading)
 
 
 class ImageFolderSplit:
@@ -91,7 +95,7 @@ class ImageFolderSplit:
         self.config = config
         self.dtype = dtype
         # Decoded pixels are from 0 to 255.
-        self._scaling = Scaling(
+        self.scaling = Scaling(
             *(torch.tensor(statistic).view(3, 1, 1) * 255 for statistic in (config.mean, config.std))
         )
 
@@ -110,33 +114,15 @@ class ImageFolderSplit:
         size = self.config.size
         pixels = np.empty((len(chosen), size, size, 3), np.uint8)
         for row, (path, _) in enumerate(chosen):
-            pixels[row] = _decode(path, size)
+            pixels[row] = read_picture(path, channels=3, height=size, width=size, setting="data.folder")
         images = torch.from_numpy(pixels).permute(0, 3, 1, 2)
         target_N = torch.tensor([label for _, label in chosen], dtype=torch.int64)
-        return {"input": self._scaling.apply(images, self.dtype).contiguous(), "target": target_N}
+        return {"input": self.scaling.apply(images, self.dtype).contiguous(), "target": target_N}
 
     def to(self, device: torch.device, dtype: torch.dtype) -> ImageFolderSplit:
         """Returns the split with pixels in `dtype`; nothing is in memory, so nothing moves to the device."""
         del device
         return ImageFolderSplit(self.samples, self.config, dtype=dtype)
-
-
-def _decode(path: str, size: int) -> NDArray[np.uint8]:
-    """Returns (size, size, 3): the shorter side resized to `size`, the centre cropped."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as file:
-            # A JPEG can be decoded at a half, a quarter or an eighth of its size, which is most of the work saved.
-            file.draft("RGB", (2 * size, 2 * size))
-            image = file.convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"data.folder: {path} cannot be decoded ({error}); replace it or take it away") from None
-    scale = size / min(image.size)
-    width, height = (max(size, round(side * scale)) for side in image.size)
-    image = image.resize((width, height), Image.Resampling.BILINEAR)
-    left, top = (width - size) // 2, (height - size) // 2
-    return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def _class_names(train: Path) -> list[str]:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from headway.config.contracts import Data, DataSpec
 from headway.config.errors import UserError, suggestion
-from headway.data._splits import SplitFractions, fingerprint_file, pooled, standardise
+from headway.data._splits import SplitFractions, column_scaling, fingerprint_file, pooled, standardise
 from headway.data._table_file import Column, read_table
 
 Names = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -54,7 +54,7 @@ class Config(SplitFractions):
         target = self._pick(columns, self.target, "data.target")
         features = self._pick(columns, self._feature_names(columns), "data.features")
         parts = self.parts(len(target[0].values))
-        names, encoded = self._encode(features, parts[0])
+        names, encoded, reading = self._encode(features, parts[0])
         spec = DataSpec(input_kind="features", input_shape=(len(names),), feature_names=tuple(names))
         if self.task == "classify":
             class_names, target_N = self._classes(target)
@@ -62,7 +62,11 @@ class Config(SplitFractions):
         else:
             target_N = self._real_values(target, parts[0])
             spec = replace(spec, target_size=len(target))
-        return pooled(spec, parts, {"input": encoded, "target": target_N}, fingerprint=fingerprint_file(path))
+            reading["target_names"] = list(self.target)
+            if self.standardise_target:
+                reading["target_scaling"] = column_scaling(_stacked(target), parts[0]).plain()
+        tensors = {"input": encoded, "target": target_N}
+        return pooled(spec, parts, tensors, fingerprint=fingerprint_file(path), reading=reading)
 
     def _feature_names(self, columns: dict[str, Column]) -> tuple[str, ...]:
         names = self.features or tuple(name for name in columns if name not in self.target)
@@ -81,14 +85,20 @@ class Config(SplitFractions):
             raise UserError(f"{setting}: {', '.join(names)} names a column twice; take one out")
         return [columns[name] for name in names]
 
-    def _encode(self, features: list[Column], train: Tensor) -> tuple[list[str], Tensor]:
-        """Returns the encoded columns' names and float32 values (rows, columns)."""
+    def _encode(self, features: list[Column], train: Tensor) -> tuple[list[str], Tensor, dict[str, Any]]:
+        """Returns the encoded columns' names, float32 values (rows, columns), and how to encode another row."""
         names: list[str] = []
         blocks: list[Tensor] = []
+        columns: list[dict[str, Any]] = []
+        mean: list[float] = []
+        std: list[float] = []
         for column in features:
             if not column.is_text:
                 names.append(column.name)
                 blocks.append(standardise(column.values[:, None], train))
+                columns.append({"name": column.name})
+                scaling = column_scaling(column.values[:, None], train).plain()
+                mean, std = mean + scaling["mean"], std + scaling["std"]
                 continue
             categories = np.unique(column.values[train.numpy()])
             if len(categories) > self.max_categories:
@@ -98,7 +108,10 @@ class Config(SplitFractions):
                 )
             names += [f"{column.name}={category}" for category in categories]
             blocks.append(torch.from_numpy((column.values[:, None] == categories).astype(np.float32)))
-        return names, torch.cat(blocks, 1)
+            columns.append({"name": column.name, "categories": categories.tolist()})
+            mean, std = mean + [0.0] * len(categories), std + [1.0] * len(categories)
+        reading = {"columns": columns, "delimiter": self.delimiter, "scaling": {"mean": mean, "std": std}}
+        return names, torch.cat(blocks, 1), reading
 
     def _classes(self, target: list[Column]) -> tuple[tuple[str, ...], Tensor]:
         """Returns the names of the classes, in order, and each row's class (rows,)."""
@@ -126,5 +139,10 @@ class Config(SplitFractions):
                     f"data.target: {column.name} of {self.path} is text ({column.values[0]!r}); "
                     "set data.task: classify, or name a column of numbers"
                 )
-        values: NDArray[Any] = np.stack([column.values for column in target], axis=1)
+        values = _stacked(target)
         return standardise(values, train) if self.standardise_target else torch.from_numpy(values.astype(np.float32))
+
+
+def _stacked(columns: list[Column]) -> NDArray[Any]:
+    """Returns (rows, columns)."""
+    return np.stack([column.values for column in columns], axis=1)
