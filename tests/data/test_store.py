@@ -163,6 +163,53 @@ def test_the_members_of_an_archive_are_taken_out_of_it(server, home, monkeypatch
     assert (folder / "b.bin").read_bytes() == b"eleven"
 
 
+def debian_package(members):
+    """Returns the bytes of a package whose data archive has these files: an `ar` archive of three."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as archive:
+        for name, raw in members:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(raw)
+            archive.addfile(entry, io.BytesIO(raw))
+    parts = [(b"debian-binary", b"2.0\n"), (b"control.tar.xz", b"odd"), (b"data.tar.xz", packed.getvalue())]
+    headers = (b"%-16s%-12d%-6d%-6d%-8s%-10d`\n" % (name, 7, 0, 0, b"100644", len(raw)) for name, raw in parts)
+    padded = (raw + b"\n" * (len(raw) % 2) for _, raw in parts)
+    return b"!<arch>\n" + b"".join(header + raw for header, raw in zip(headers, padded, strict=True))
+
+
+def test_the_folders_of_a_debian_package_are_taken_out_of_it(server, home, monkeypatch):
+    files = [
+        ("./usr/doc/de/a.html", b"seven"),
+        ("./usr/doc/de/images/b.png", b"no"),
+        ("./usr/doc/fr/a.html", b"eleven"),
+    ]
+    file = publish(server, "toys.deb", debian_package([*files, ("./usr/doc/it/a.html", b"no")]))
+    register(monkeypatch, files=(file,), members=("de", "fr"))
+    folder = _store.fetch("toys", home)
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    assert found == {"de/a.html": b"seven", "fr/a.html": b"eleven"}
+    monkeypatch.setattr(_store, "urlopen", lambda *_, **__: pytest.fail("nothing is missing"))
+    assert _store.fetch("toys", home) == _store.find_dataset("toys", home) == folder
+
+
+def test_the_folders_of_an_installed_package_are_used_where_they_are(server, home, monkeypatch):
+    file = publish(server, "toys.deb", b"seven")
+    register(monkeypatch, files=(file,), members=("de", "fr"), package="toys-deb", package_folder=server)
+    (server / "de").mkdir()
+    assert _store.find_dataset("toys", home) is None
+    (server / "fr").mkdir()
+    monkeypatch.setattr(_store, "urlopen", lambda *_, **__: pytest.fail("the package is there"))
+    assert _store.fetch("toys", home) == server
+    status = {status.name: status for status in _store.list_datasets(home)}["toys"]
+    assert (status.ready, status.place) == (True, str(server))
+
+
+def test_what_comes_with_an_optional_module_is_ready_where_that_is_installed(home, monkeypatch):
+    for module, ready in (("json", True), ("no_such_module", False)):
+        register(monkeypatch, embedded="comes with it", module=module)
+        assert {status.name: status for status in _store.list_datasets(home)}["toys"].ready is ready
+
+
 def test_an_unknown_name_gets_a_suggestion(home):
     with pytest.raises(UserError, match=r"'mnst' is not known; did you mean mnist\?"):
         _store.fetch("mnst", home)

@@ -37,10 +37,12 @@ class Dataset:
     licence: str
     embedded: str | None = None
     """How it is there without a download; None where there is one."""
+    module: str | None = None
+    """The optional Python module that it comes with."""
     files: tuple[RemoteFile, ...] = ()
     """What `fetch` downloads; none where there is nothing to fetch."""
     members: tuple[str, ...] = ()
-    """What is taken out of the downloaded archive; none where the files are used as they are."""
+    """Files or folders taken out of the downloaded archive; none where the files are used as they are."""
     package: str | None = None
     """The Debian package that brings the same files."""
     package_folder: Path | None = None
@@ -56,14 +58,70 @@ def _idx_files(address: str, checksums: dict[str, tuple[int, str, str | None]]) 
     return tuple(RemoteFile(f"{address}/{name}.gz", *facts) for name, facts in checksums.items())
 
 
+_HANDBOOK_LANGUAGES = (
+    *(
+        "ar-MA",
+        "ca-ES",
+        "cs-CZ",
+        "da-DK",
+        "de-DE",
+        "el-GR",
+        "en-US",
+        "es-ES",
+        "fa-IR",
+        "fr-FR",
+        "hr-HR",
+        "id-ID",
+        "it-IT",
+    ),
+    *(
+        "ja-JP",
+        "ko-KR",
+        "nb-NO",
+        "nl-NL",
+        "pl-PL",
+        "pt-BR",
+        "ro-RO",
+        "ru-RU",
+        "sv-SE",
+        "tr-TR",
+        "vi-VN",
+        "zh-CN",
+        "zh-TW",
+    ),
+)
+
 DATASETS: dict[str, Dataset] = {
     "digits": Dataset("1,797 handwritten digits of 8x8 pixels, 10 classes", 0, "CC BY 4.0", "comes with scikit-learn"),
+    "glyphs": Dataset("drawn and distorted digits of 8x8 pixels, 10 classes", 0, "none needed", "is generated"),
     "breast_cancer": Dataset("569 breast masses, 30 values, 2 classes", 0, "CC BY 4.0", "comes with scikit-learn"),
     "diabetes": Dataset("442 patients, 10 values, one real target", 0, "BSD-3-Clause", "comes with scikit-learn"),
     "two_moons": Dataset("two half circles of points in the plane, 2 classes", 0, "none needed", "is generated"),
     "xor": Dataset("four corners of a square with noise, 2 classes", 0, "none needed", "is generated"),
     "python_docs": Dataset("Python's reference topics in English (kind: text)", 0, "PSF-2.0", "comes with Python"),
     "python_source": Dataset("Python's standard library (kind: text)", 0, "PSF-2.0", "comes with Python"),
+    "names": Dataset(
+        "names of countries, languages and currencies in many languages (kind: translation)",
+        0,
+        "LGPL-2.1",
+        "comes with pycountry (pip install 'headway[translation]')",
+        module="pycountry",
+    ),
+    "debian_handbook": Dataset(
+        "the Debian Administrator's Handbook in 26 languages (kind: translation, source: handbook)",
+        62_154_957,
+        "GPL-2+ or CC BY-SA 3.0",
+        files=(
+            RemoteFile(
+                "https://deb.debian.org/debian/pool/main/d/debian-handbook/debian-handbook_11.20220922_all.deb",
+                34_758_056,
+                "3d5dbeac1f1afc9c094eab9d0f701f6ecff99c4927d5a4794cf6c85678134faa",
+            ),
+        ),
+        members=_HANDBOOK_LANGUAGES,
+        package="debian-handbook",
+        package_folder=Path("/usr/share/doc/debian-handbook/html"),
+    ),
     "mnist": Dataset(
         "70,000 handwritten digits of 28x28 pixels, 10 classes (kind: mnist)",
         11_594_722,

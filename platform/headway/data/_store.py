@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import hashlib
 import http.client
+import io
 import os
 import shutil
 import tarfile
@@ -17,7 +18,8 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
+from importlib.util import find_spec
+from pathlib import Path, PurePosixPath
 from typing import IO
 from urllib.request import urlopen
 
@@ -31,6 +33,7 @@ __all__ = [
     "data_home",
     "dataset_folder",
     "fetch",
+    "find_dataset",
     "list_datasets",
     "missing_files",
 ]
@@ -73,15 +76,24 @@ def list_datasets(home: Path | None = None) -> list[DatasetStatus]:
 
 
 def _status(name: str, dataset: Dataset, home: Path) -> DatasetStatus:
-    folder = home / name
+    found = find_dataset(name, home)
     return DatasetStatus(
         name,
         dataset.summary,
         dataset.num_bytes,
         dataset.licence,
-        place=dataset.embedded or str(folder),
-        ready=not missing_files(folder, dataset),
+        place=dataset.embedded or str(found or home / name),
+        ready=found is not None and (dataset.module is None or find_spec(dataset.module) is not None),
     )
+
+
+def find_dataset(name: str, home: Path | None = None) -> Path | None:
+    """Returns the folder that holds a whole data set: the data home's, or an installed package's own."""
+    dataset, folder = DATASETS[name], (home or data_home()) / name
+    if not missing_files(folder, dataset):
+        return folder
+    # What is taken out of an archive lies in the package as it is used; other files are packed there in their own way.
+    return dataset.package_folder if dataset.members and _installed(dataset) else None
 
 
 def missing_files(folder: Path, dataset: Dataset) -> list[str]:
@@ -89,7 +101,7 @@ def missing_files(folder: Path, dataset: Dataset) -> list[str]:
     return [
         name
         for name in dataset.kept
-        if not (folder / name).is_file() and not (folder / name.removesuffix(".gz")).is_file()
+        if not (folder / name).exists() and not (folder / name.removesuffix(".gz")).is_file()
     ]
 
 
@@ -110,11 +122,12 @@ def fetch(name: str, home: Path | None = None, *, report: Callable[[str], None] 
     dataset = DATASETS[name]
     if dataset.embedded is not None:
         raise UserError(f"data set {name!r} {dataset.embedded}; there is nothing to fetch")
+    found = find_dataset(name, home)
+    if found is not None:
+        report(f"{name}: is all in {found}")
+        return found
     folder = (home or data_home()) / name
     missing = missing_files(folder, dataset)
-    if not missing:
-        report(f"{name}: all {len(dataset.kept)} files are in {folder}")
-        return folder
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if _installed(dataset):
@@ -188,15 +201,38 @@ def _by_hand(name: str, dataset: Dataset, folder: Path, file: RemoteFile, error:
 
 def _unpack(archive: Path, members: tuple[str, ...]) -> None:
     """Takes the members out of a checked archive, each whole or not at all, and removes it."""
-    with tarfile.open(archive) as opened:
+    folder = archive.parent
+    with (
+        tempfile.TemporaryDirectory(dir=folder, prefix=".") as staged,
+        archive.open("rb") as file,
+        tarfile.open(fileobj=_seek_tar(file) if archive.suffix == ".deb" else file) as opened,
+    ):
         for entry in opened:
-            # By the last part of its name, so that nothing lands outside the folder.
-            name = Path(entry.name).name
-            source = opened.extractfile(entry) if entry.isfile() and name in members else None
+            # By the last parts of its name, so that nothing lands outside the folder.
+            path = PurePosixPath(entry.name)
+            kept = [path.name] if path.name in members else [path.parent.name, path.name]
+            source = opened.extractfile(entry) if entry.isfile() and kept[0] in members else None
             if source is not None:
-                with source, beside(archive.parent / name) as target:
-                    shutil.copyfileobj(source, target, _CHUNK_BYTES)
+                target = Path(staged, *kept)
+                target.parent.mkdir(exist_ok=True)
+                with source, target.open("wb") as copy:
+                    shutil.copyfileobj(source, copy, _CHUNK_BYTES)
+        for member in members:
+            if Path(staged, member).exists() and not (folder / member).is_dir():
+                Path(staged, member).replace(folder / member)
     archive.unlink()
+
+
+def _seek_tar(file: IO[bytes]) -> IO[bytes]:
+    """Returns a Debian package's data archive. The package is an `ar` archive: a line, then headers of 60 bytes."""
+    file.seek(len(b"!<arch>\n"))
+    while header := file.read(60):
+        num_bytes = int(header[48:58])
+        if header.startswith(b"data.tar"):
+            return io.BytesIO(file.read(num_bytes))
+        # Each starts at an even place.
+        file.seek(num_bytes + num_bytes % 2, os.SEEK_CUR)
+    raise UserError(f"{file.name}: is no Debian package; remove it and fetch it again")
 
 
 def _content_sha256(path: Path) -> str:
