@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 
 from headway.config.errors import UserError
 from headway.data._store import beside, data_home
-from headway.data._vocabulary import BytePairVocabulary, CharacterVocabulary, Vocabulary, vocabulary_from_json
+from headway.data._vocabulary import (
+    BytePairVocabulary,
+    CharacterVocabulary,
+    Vocabulary,
+    load_vocabulary,
+    vocabulary_from_json,
+)
 from headway.data._windows import TokenStream
 
 
@@ -31,34 +37,37 @@ class TokenizedText:
     """By the part's name."""
 
 
-def tokenize_text(parts: Mapping[str, str], *, vocabulary: str, size: int) -> TokenizedText:
-    """Returns the parts as tokens in memory; the vocabulary is that of the part named `train`."""
-    learned = _learn(parts["train"], vocabulary, size)
+def tokenize_text(parts: Mapping[str, str], *, vocabulary: str, size: int, special: bool = False) -> TokenizedText:
+    """Returns the parts as tokens in memory; a vocabulary that is learned is that of the part named `train`."""
+    learned = learn_vocabulary(parts["train"], vocabulary, size, special=special)
     arrays = {name: _pack(learned.encode(text), learned.size) for name, text in parts.items()}
     return TokenizedText(learned, {name: _stream(array) for name, array in arrays.items()})
 
 
-def tokenize_cached(parts: Mapping[str, str], *, vocabulary: str, size: int, fingerprint: str) -> TokenizedText:
+def tokenize_cached(
+    parts: Mapping[str, str], *, vocabulary: str, size: int, fingerprint: str, special: bool = False
+) -> TokenizedText:
     """Returns the parts as tokens mapped from files, made on the first call.
 
     Args:
         parts: by name.
-        vocabulary: `character` or `bpe`.
-        size: of the latter.
+        vocabulary: `character`, `bpe`, or where there is one.
+        size: of a bpe vocabulary.
         fingerprint: of the whole text.
+        special: whether the vocabulary has special tokens.
 
     Raises:
         UserError: the data home cannot be written, or a file in it is damaged.
     """
-    folder = data_home() / "tokens" / _key(parts, vocabulary, size, fingerprint)
+    folder = data_home() / "tokens" / _key(parts, vocabulary, size, special, fingerprint)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         saved = folder / "vocabulary.json"
         if not saved.exists():
-            made = _learn(parts["train"], vocabulary, size).to_json()
+            made = learn_vocabulary(parts["train"], vocabulary, size, special=special).to_json()
             with beside(saved) as file:
                 file.write(made.encode("ascii"))
-        learned = vocabulary_from_json(saved.read_text(encoding="ascii"))
+        learned = vocabulary_from_json(saved.read_text(encoding="ascii"), literal=special)
         for name, text in parts.items():
             if not (folder / f"{name}.npy").exists():
                 packed = _pack(learned.encode(text), learned.size)
@@ -73,14 +82,22 @@ def tokenize_cached(parts: Mapping[str, str], *, vocabulary: str, size: int, fin
     return TokenizedText(learned, {name: _stream(array) for name, array in arrays.items()})
 
 
-def _key(parts: Mapping[str, str], vocabulary: str, size: int, fingerprint: str) -> str:
+def learn_vocabulary(text: str, vocabulary: str, size: int, *, special: bool = False) -> Vocabulary:
+    """Returns a vocabulary learned from a text, or the one that `vocabulary` is the place of."""
+    if vocabulary == "bpe":
+        return BytePairVocabulary.of(text, size=size, special=special)
+    return CharacterVocabulary.of(text) if vocabulary == "character" else load_vocabulary(vocabulary, literal=special)
+
+
+def _key(parts: Mapping[str, str], vocabulary: str, size: int, special: bool, fingerprint: str) -> str:
     bounds = [len(text) for text in parts.values()]
-    method = ("bpe", size, version("tokenizers")) if vocabulary == "bpe" else ("character",)
+    method: tuple[object, ...] = (vocabulary,)
+    if vocabulary == "bpe":
+        method = ("bpe", size, version("tokenizers"))
+    elif vocabulary != "character":
+        method = (load_vocabulary(vocabulary).to_json(), version("tokenizers"))
+    method += ("special",) if special else ()
     return hashlib.sha256(repr((fingerprint, bounds, method)).encode()).hexdigest()[:32]
-
-
-def _learn(text: str, vocabulary: str, size: int) -> Vocabulary:
-    return BytePairVocabulary.of(text, size=size) if vocabulary == "bpe" else CharacterVocabulary.of(text)
 
 
 def _pack(tokens: NDArray[np.int32], vocab_size: int) -> NDArray[Any]:

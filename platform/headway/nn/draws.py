@@ -51,11 +51,21 @@ class Draws:
         self.device = torch.device(device)
         self._seed, self._step = seed, step
         self._first_row, self._num_rows = first_row, num_rows
+        self._row_N: NDArray[np.uint64] | None = None
+
+    @classmethod
+    def of_rows(cls, seed: int, step: int, row_N: Tensor, *, device: torch.device | str = "cpu") -> Draws:
+        """Returns the randomness of rows that need not follow each other, such as samples by their number."""
+        draws = cls(seed, step, 0, len(row_N), device=device)
+        draws._row_N = row_N.cpu().numpy().astype(np.uint64)
+        return draws
 
     @cached_property
     def _row_keys(self) -> NDArray[np.uint64]:
         """Two key words for each row, (2, N); made when a layer first draws."""
-        row_N = np.arange(self._first_row, self._first_row + self._num_rows, dtype=np.uint64)
+        row_N = self._row_N
+        if row_N is None:
+            row_N = np.arange(self._first_row, self._first_row + self._num_rows, dtype=np.uint64)
         return _hash_rows(np.uint64(derive(self._seed, "draws", self._step)), row_N)
 
     def bits(self, layer: int, row_shape: Sequence[int]) -> Tensor:
