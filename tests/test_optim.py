@@ -55,6 +55,15 @@ def test_a_cosine_is_the_one_of_torch():
         twin.step()
 
 
+def test_an_inverse_square_root_is_the_schedule_of_the_transformer():
+    warmup, width, peak = 7, 64, (64 * 7) ** -0.5
+    schedule = Schedule(kind="inverse_sqrt", warmup_steps=warmup)
+    for step in range(1, 101):
+        expected = width**-0.5 * min(step**-0.5, step * warmup**-1.5)
+        assert schedule.factor(step - 1, 101) * peak == pytest.approx(expected, rel=1e-12)
+    assert schedule.factor(warmup - 1, 101) == 1.0
+
+
 def test_a_constant_rate_stays():
     assert {Schedule().factor(step, 7) for step in range(11)} == {1.0}
 
@@ -197,8 +206,9 @@ def test_without_decay_it_is_torchs_own(kind):
         (
             "sgd",
             {"schedule": "cosin"},
-            "optim.schedule.kind: input should be 'constant', 'linear' or 'cosine' (got 'cosin')",
+            "optim.schedule.kind: input should be 'constant', 'linear', 'cosine' or 'inverse_sqrt' (got 'cosin')",
         ),
+        ("sgd", {"schedule": "inverse_sqrt"}, "optim.schedule: kind is inverse_sqrt, whose peak is where the warm-up"),
         (
             "sgd",
             {"schedule": {"warmup": 3}},
