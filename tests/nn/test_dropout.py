@@ -78,3 +78,10 @@ def test_a_sequence_has_a_mask_of_its_own_for_every_token():
 
 def test_it_shows_its_rate():
     assert repr(Dropout(0.25)) == "Dropout(rate=0.25)"
+
+
+def test_a_compiled_net_draws_the_same_masks():
+    net, x = Dropout(0.5), torch.ones(3, 7)
+    expected = net(x, draws(3))
+    net.compile(backend="eager")
+    assert torch.equal(net(x, draws(3)), expected)

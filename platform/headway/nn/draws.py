@@ -68,6 +68,8 @@ class Draws:
             row_N = np.arange(self._first_row, self._first_row + self._num_rows, dtype=np.uint64)
         return _hash_rows(np.uint64(derive(self._seed, "draws", self._step)), row_N)
 
+    # A compiler would trace the integers and give up on numpy's; a mask is an input to what it compiles.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def bits(self, layer: int, row_shape: Sequence[int]) -> Tensor:
         """Returns int32 (N, *row_shape), uniform over [0, 2**31)."""
         elements = math.prod(row_shape)
