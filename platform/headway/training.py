@@ -385,6 +385,8 @@ def quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             warnings.filterwarnings("ignore", module="pytorch_lightning")
+            # Nothing here changes a layer's output in place.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module .* returned a view tensor")
             # DeepSpeed 0.19 calls what torch 2.13 has renamed.
             warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
             yield

@@ -66,6 +66,11 @@ def _let_draw(layer: nn.Module, config: InitConfig, name: str) -> None:
         bias=getattr(config, "bias", 0.0),
         generator=generator,
     )
+    std = getattr(config, "bias_std", 0.0)
+    vectors = [weight for weight in layer.parameters(recurse=False) if weight.ndim == 1]
+    if std and vectors:
+        # A layer with two biases adds them up: noise on one is noise on both.
+        vectors[0].add_(std * torch.randn(vectors[0].shape, generator=generator))
 
 
 def _start_bias(bias: nn.Parameter, config: InitConfig, name: str) -> None:
