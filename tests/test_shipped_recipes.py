@@ -2,14 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 import json
+from pathlib import Path
 
 import pytest
 
 from headway.config.errors import UserError
 from headway.config.shipped import shipped_recipes
 from headway.data._store import fetch
-from headway.fit import fit
+from headway.fit import FitResult, fit
+from headway.recipe import load_recipe
+
+SMALLER = {
+    "adding": {"data.num_samples": 500},
+    "copying": {"data.num_samples": 500},
+    "glyphs": {"data.train": 500, "data.held_out": 100},
+    "masked_text": {"data.max_characters": 60_000},
+    "text": {"data.max_characters": 60_000},
+}
+"""Settings by kind of data that leave little to load and to judge by."""
+FETCHED = {"mnist": "fashion_mnist"}
+"""Data sets by kind of data that are fetched where they can be had."""
+
+
+def is_for_a_gpu(name: str) -> bool:
+    """Returns whether a recipe's header says so; tests/models/test_gpu_recipes.py builds those."""
+    return "# Expect: for a GPU" in shipped_recipes()[name].read_text()
 
 
 @pytest.fixture(scope="session")
@@ -21,20 +40,37 @@ def data_home(tmp_path_factory) -> None:
         yield home
 
 
-@pytest.mark.parametrize("name", sorted(shipped_recipes()))
-def test_a_shipped_recipe_trains(name: str, data_home, tmp_path) -> None:
-    if name == "convnet-fashion-mnist":
-        try:
-            fetch("fashion_mnist", data_home, report=lambda line: None)
-        except UserError as missing:
-            pytest.skip(f"Fashion-MNIST cannot be had here: {missing}")
-    changes = {
-        "trainer.max_steps": 5,
-        "trainer.validate_every": 5,
-        "trainer.eval_batch_size": 2000,
-        "track.wandb": "disabled",
-    }
-    result = fit(name, changes, runs=tmp_path, progress=False)
+@pytest.fixture(scope="session")
+def five_steps(data_home, tmp_path_factory):
+    """Returns a function that fits a recipe for five steps, and before it those that it starts from, each once."""
+    runs = tmp_path_factory.mktemp("runs")
+
+    @functools.cache
+    def run(name: str) -> FitResult:
+        recipe = load_recipe(name)
+        kind = recipe.data.kind
+        if kind in FETCHED:
+            try:
+                fetch(FETCHED[kind], data_home, report=lambda line: None)
+            except UserError as missing:
+                pytest.skip(f"{FETCHED[kind]} cannot be had here: {missing}")
+        changes = {
+            "trainer.max_steps": 5, "trainer.validate_every": 5, "trainer.eval_batch_size": 500, "trainer.threads": 1,
+            "track.wandb": "disabled",
+        }  # fmt: skip
+        changes |= SMALLER.get(kind, {})
+        for setting, value in recipe.dotted().items():
+            # A run of another recipe, under the name that the header has the user give it.
+            if isinstance(value, str) and Path(value).parent.name == "runs":
+                changes[setting] = run(Path(value).name).run_dir
+        return fit(name, changes, runs=runs, progress=False)
+
+    return run
+
+
+@pytest.mark.parametrize("name", [name for name in shipped_recipes() if not is_for_a_gpu(name)])
+def test_a_shipped_recipe_trains(name: str, five_steps) -> None:
+    result = five_steps(name)
     assert result.step == 5
     assert result.metrics["test/loss"] > 0
 

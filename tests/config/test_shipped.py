@@ -14,8 +14,15 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_every_recipe_of_the_repository_comes_along():
-    assert shipped_recipes() == {path.stem: path for path in sorted((ROOT / "recipes").glob("*.yaml"))}
-    assert "mlp-digits" in shipped_recipes()
+    files = list((ROOT / "recipes").rglob("*.yaml"))
+    assert sorted(shipped_recipes().values()) == sorted(files), "two of the same name, or one too deep to be found"
+    assert all(path.stem == name for name, path in shipped_recipes().items())
+
+
+def test_those_of_the_lessons_come_after_the_others():
+    folders = [path.parent.name for path in shipped_recipes().values()]
+    assert folders == sorted(folders, key=["recipes", "lessons"].index)
+    assert find_recipe("xor-logistic") == ROOT / "recipes" / "lessons" / "xor-logistic.yaml"
 
 
 def test_a_wheel_has_its_own_copy(tmp_path, monkeypatch):

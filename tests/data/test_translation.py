@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import math
 import sys
 
 import numpy as np
@@ -12,7 +11,6 @@ import torch
 from headway.config.errors import UserError
 from headway.config.section import validate_section
 from headway.data import _store, translation
-from headway.data._bleu import corpus_bleu
 from headway.data._pair_sources import paragraphs, read_handbook, read_names
 from headway.data._pairs import PairVocabulary, Sentences
 from headway.data._windows import IGNORED
@@ -26,9 +24,6 @@ PAIRS = [(f"{a} and {b} {c}", f"{x} und {y} {z}") for a, x in WORDS for b, y in 
 
 needs_pycountry = pytest.mark.skipif(
     importlib.util.find_spec("pycountry") is None, reason="pycountry is not installed here"
-)
-needs_sacrebleu = pytest.mark.skipif(
-    importlib.util.find_spec("sacrebleu") is None, reason="sacrebleu is not installed here"
 )
 
 
@@ -320,21 +315,3 @@ def test_without_the_handbook_the_command_is_named(monkeypatch, tmp_path):
         r"package debian-handbook$",
     ):
         load(source="handbook")
-
-
-# ---- BLEU ------------------------------------------------------------------------------------------
-
-
-@needs_sacrebleu
-def test_bleu_is_that_of_its_paper():
-    # Runs of 1 to 4 words: 6 of 7, 5 of 6, 4 of 5 and 3 of 4 are in the reference; it is too long, not too short.
-    score = corpus_bleu(["the cat sat on the mat today"], ["the cat sat on the mat"])
-    assert score == pytest.approx(100 * (6 / 7 * 5 / 6 * 4 / 5 * 3 / 4) ** 0.25)
-    short = corpus_bleu(["the cat sat on the mat"], ["the cat sat on the mat today"])
-    assert short == pytest.approx(100 * math.exp(1 - 7 / 6))
-
-
-def test_without_sacrebleu_the_command_is_named(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sacrebleu", None)
-    with pytest.raises(UserError, match=r"^BLEU: needs sacrebleu, .* run pip install 'headway\[translation\]'$"):
-        corpus_bleu(["a"], ["a"])

@@ -35,6 +35,13 @@ def test_untied_it_is_a_stack_of_layers():
 
 
 @pytest.mark.quick
+def test_only_the_last_layer_has_no_activation_even_where_a_hidden_one_is_as_wide_as_the_input():
+    for tied in (False, True):
+        net = build(hidden=(11, 5), tied=tied)
+        assert [type(layer.activation) for layer in net.decoder] == [nn.Tanh, nn.Identity]
+
+
+@pytest.mark.quick
 def test_tied_the_decoder_has_the_encoders_weights_transposed():
     net = build(corruption="none", tied=True)
     one, two = (layer.linear for layer in net.hidden)
@@ -90,3 +97,29 @@ def test_a_run_that_cannot_start_a_net_is_said_in_a_line(tmp_path):
         from_run.Config(kind="from_run", run=str(tmp_path), seed=1).given(net)
     with pytest.raises(ValidationError, match="'kaimin' is no scheme; did you mean kaiming"):
         from_run.Config(kind="from_run", run=str(tmp_path), otherwise="kaimin")
+
+
+def test_a_run_that_shares_no_weight_is_said_in_a_line(tmp_path, tiny_mlp):
+    other = hw.fit(tiny_mlp, {"trainer.max_steps": 1}, runs=tmp_path, progress=False)
+    start = {"kind": "from_run", "run": other.run_dir}
+    with pytest.raises(
+        UserError,
+        match=r"has no weight of the name and shape of this net's; it has hidden.0.linear.bias, .* and the net",
+    ):
+        hw.fit(tiny_mlp, {"init": start, "data": "breast_cancer", "model.hidden": [5]}, runs=tmp_path, progress=False)
+
+
+def test_a_run_that_started_from_another_repeats_and_goes_on(tmp_path, tiny_mlp, monkeypatch):
+    tree = {**tiny_mlp, "model": {"kind": "autoencoder", "hidden": [17]}}
+    hw.fit(tree, runs=tmp_path, name="ae", progress=False)
+    monkeypatch.chdir(tmp_path)
+    # A rate that does not look at how many steps there will be.
+    optim = {"kind": "adamw", "lr": 3e-3}
+    classifier = {**tiny_mlp, "init": {"kind": "from_run", "run": "ae"}, "optim": optim}
+    whole = hw.fit(classifier, runs=tmp_path, name="whole", progress=False)
+    hw.fit(classifier, {"trainer.max_steps": 10}, runs=tmp_path, name="half", progress=False)
+    # The path is the one that was meant where the run began.
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    again = hw.fit(None, {"trainer.max_steps": 30}, resume="half", runs=tmp_path, progress=False)
+    assert again.metrics == whole.metrics

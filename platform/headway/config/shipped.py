@@ -21,8 +21,9 @@ def shipped_folder(name: str) -> Path:
 
 
 def shipped_recipes() -> dict[str, Path]:
-    """Returns the recipes that come along, by name."""
-    return {path.stem: path for path in sorted(shipped_folder("recipes").glob("*.yaml"))}
+    """Returns the recipes that come along, by name: one for each architecture, then those of the lessons."""
+    folder = shipped_folder("recipes")
+    return {path.stem: path for pattern in ("*.yaml", "*/*.yaml") for path in sorted(folder.glob(pattern))}
 
 
 def find_recipe(name_or_path: str) -> Path:

@@ -9,7 +9,9 @@ over `base_width`:
     hidden    gain / sqrt(fan in)              1 / m
     output    gain / sqrt(fan in) / sqrt(m)    1 / m
 
-Biases and norms are input weights. At the base width the net is that of `kaiming` with the same gain.
+Biases and norms are input weights, and so is an embedding, though it has no fan in: its deviation stays. At the base
+width the net is that of `kaiming` with the same gain. Attention is left as it is, so a wider net should have more heads
+and not wider ones.
 
 Source: Yang et al. 2022, "Tensor Programs V", table 3 and appendix B (the column of Adam).
 """
@@ -46,21 +48,28 @@ class Config(WeightInit):
         """Returns each weight's factors.
 
         Raises:
-            UserError: an output layer that shares its weight with an embedding has no rate of its own.
+            UserError: an output layer that shares its weight with what reads the input has no rate of its own.
         """
         m = width / self.base_width
-        owners = {weight: layer for layer in net.modules() for weight in layer.parameters(recurse=False)}
+        users: dict[nn.Parameter, list[nn.Module]] = {}
+        for layer in net.modules():
+            for weight in layer.parameters(recurse=False):
+                users.setdefault(weight, []).append(layer)
         found: dict[str, Scale] = {}
         for name, weight in net.named_parameters():
             if weight.ndim < 2:
                 continue
             grown = wider.get_parameter(name).shape
             outputs_grow, inputs_grow = grown[0] > weight.shape[0], grown[1] > weight.shape[1]
-            if any(isinstance(layer, nn.Embedding) and layer.weight is weight for layer in net.modules()):
-                if not isinstance(owners[weight], nn.Embedding):
-                    raise UserError("model.tied: an output layer under init mup needs weights of its own; set it false")
-                # A row of an embedding has no fan in: its draw must not shrink as the row gets longer.
-                found[name] = Scale(draw=math.sqrt(m))
+            embeds = [isinstance(layer, nn.Embedding) for layer in users[weight]]
+            if (any(embeds) and not all(embeds)) or getattr(net, "tied", False):
+                raise UserError(
+                    f"init.kind: mup wants output weights of their own, and this {type(net).__name__} uses its input's "
+                    "once more; set model.tied=false if it has that, or use another init"
+                )
+            if any(embeds):
+                if inputs_grow:
+                    found[name] = Scale(draw=math.sqrt(m))
             elif inputs_grow and outputs_grow:
                 found[name] = Scale(lr=1.0 / m)
             elif inputs_grow:

@@ -156,7 +156,7 @@ class Transformer(nn.Module):
         after: State = {}
         for index, layer in enumerate(self.decoder):
             past = {name: state[f"{index}.{name}"] for name in DecoderLayer.remembers} if state else {}
-            x_BTD, present = layer(x_BTD, memory_BSD, mask_B11S, rng, past)
+            x_BTD, present = layer(x_BTD, memory_BSD, mask_B11S, rng, past, carry)
             after |= {f"{index}.{name}": value for name, value in present.items()}
         logits_BTV = self.output(self.decoder_norm(x_BTD))
         return (logits_BTV, after) if carry else logits_BTV
@@ -199,9 +199,9 @@ class DecoderLayer(nn.Module):
         self.perceptron_sum = ResidualSum(config)
 
     def forward(
-        self, x_BTD: Tensor, memory_BSD: Tensor, mask_B11S: Tensor, rng: Draws | None, past: State
+        self, x_BTD: Tensor, memory_BSD: Tensor, mask_B11S: Tensor, rng: Draws | None, past: State, carry: bool
     ) -> tuple[Tensor, State]:
-        """Returns (B, T, D), and the keys and values of all tokens so far and of the memory."""
+        """Returns (B, T, D), and, to carry on, the keys and values of all tokens so far and of the memory."""
         present: State = {}
 
         def look_back(inner_BTD: Tensor) -> Tensor:
@@ -220,7 +220,8 @@ class DecoderLayer(nn.Module):
 
         x_BTD = self.attention_sum(x_BTD, look_back, rng)
         x_BTD = self.memory_sum(x_BTD, look_at_source, rng)
-        return self.perceptron_sum(x_BTD, self.perceptron, rng), present
+        # FSDP2 warns of outputs that are views, as keys and values are.
+        return self.perceptron_sum(x_BTD, self.perceptron, rng), present if carry else {}
 
 
 class Perceptron(nn.Module):
