@@ -30,7 +30,7 @@ check: $(READY)  ## Lint, types and the quickest tests
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m 'quick and not soak' -q
+	$(BIN)/python -m pytest -m 'quick and not soak' -q -n 2 --dist loadfile
 
 soak: $(READY)  ## The long matrices
 	HEADWAY_TESTS=all $(BIN)/python -m pytest -m soak --timeout 7200

@@ -47,6 +47,48 @@ GPT = {
 }  # fmt: skip
 GOOD = {"mlp": MLP, "convnet": CONVNET, "gpt": GPT}
 
+SMALL = {
+    **{key: MLP[key] for key in ("name", "track")},
+    "init": "kaiming",
+    "optim": {"kind": "sgd", "lr": 0.1},
+    "trainer": {"max_steps": 2, "batch_size": 7},
+}
+IMAGES = {**SMALL, "data": {"kind": "digits", "layout": "image"}}
+TEXT = {**SMALL, "data": {"kind": "text", "sequence_length": 7, "max_characters": 10007}}
+SECTIONS = {
+    "regularize": {
+        **IMAGES,
+        "model": "logistic",
+        "regularize": {
+            "penalty": {"l1": 0.1, "l2": 0.1}, "max_norm": {"limit": 2.0},
+            "noise": {"input": 0.1, "weight": 0.1, "gradient": 0.1, "gradient_decay": 0.5},
+            "augment": {"translate": 1, "rotate": 10.0, "brightness": 0.1, "flip": True},
+            "adversarial": {"epsilon": 0.1, "share": 0.5}, "prune": {"sparsity": 0.5, "begin": 0, "end": 5, "every": 2},
+        },
+    },
+    "optim": {
+        **IMAGES,
+        "model": "logistic",
+        "trainer": {"max_steps": 2, "batch_size": 1257},
+        "optim": {"kind": "lbfgs", "lr": 1.0},
+    },
+    "objective": {**IMAGES, "model": "logistic", "objective": {"kind": "classify", "loss": "squared"}},
+}  # fmt: skip
+"""Good recipes by the section that is made wrong."""
+NETS = {
+    "resnet": {**IMAGES, "model": {"kind": "resnet", "depth": 20, "stem": "cifar", "shortcut": "zero_pad", "width": 3}},
+    "autoencoder": {**SMALL, "data": "digits", "model": {"kind": "autoencoder", "hidden": [5, 3], "activation": "tanh",
+                                                         "corruption": "mask", "amount": 0.3, "tied": True}},
+    "ngram": {**TEXT, "model": {"kind": "ngram", "context": 2, "embedding": 3, "hidden": 5, "direct": True}},
+    "lstm": {**TEXT, "model": {"kind": "lstm", "hidden": 5, "num_layers": 2, "embedding": 5, "tied": True,
+                               "dropout": 0.1, "recurrent_dropout": 0.1, "variational": True, "forget_bias": 1.0}},
+    "transformer": {**SMALL, "data": {"kind": "translation", "vocab_size": 300, "max_length": 11},
+                    "model": {"kind": "transformer", "num_layers": 1, "num_heads": 2, "width": 6, "norm": "pre"}},
+    "bert": {**SMALL, "data": {"kind": "masked_text", "vocab_size": 261, "max_characters": 10007},
+             "model": {"kind": "bert", "num_layers": 1, "num_heads": 2, "width": 6}},
+}  # fmt: skip
+SECTIONS |= {f"model: {net}": tree for net, tree in NETS.items()}
+
 
 # ---- every field with every wrong value ------------------------------------------------------------
 
@@ -85,7 +127,7 @@ OUT_OF_RANGE = {
         "data.layout": ["imag"],
         "data.validation": [-0.1, 1.0, 0.95],
         "data.test": [-0.1, 1.5, 0.95],
-        "init.bias": [-0.1, 1.5],
+        "init.bias": [-1.1, 1.5],
         "init.gain": [0, -1],
         "optim.lr": [0, -1e-3],
         "optim.weight_decay": [-1],
@@ -158,7 +200,30 @@ OUT_OF_RANGE = {
         "trainer.precision": ["fp64"],
         "objective": ["classify", "regress"],
     },
-}
+    "regularize": {
+        "regularize.penalty.l1": [-0.1],
+        "regularize.max_norm.limit": [0, -1],
+        "regularize.noise.input": [-1],
+        "regularize.augment.translate": [-1, 1.5],
+        "regularize.augment.rotate": [-1, 181],
+        "regularize.augment.border": ["zero"],
+        "regularize.adversarial.epsilon": [0],
+        "regularize.adversarial.share": [1.1],
+        "regularize.prune.sparsity": [0, 1],
+        "regularize.prune.every": [0],
+        "regularize.penaltyy": [{}],
+        "regularize.sparse_activations": [{"l1": 0.1}],
+        "data.layout": ["features"],
+    },
+    "optim": {"trainer.batch_size": [7], "regularize": [{"noise": {"gradient": 0.1}}]},
+    "objective": {"objective.loss": ["hinge"], "objective.label_smoothing": [0.1]},
+    "model: resnet": {"model.depth": [0, 21], "model.shortcut": ["zero"], "model.width": [0], "data": ["xor"]},
+    "model: autoencoder": {"model.hidden": [[], [0]], "model.amount": [-0.1], "data": ["text"]},
+    "model: ngram": {"model.context": [0], "model.hidden": [0], "data": ["digits"]},
+    "model: lstm": {"model.embedding": [3], "model.dropout": [1.0], "data": ["digits"]},
+    "model: transformer": {"model.num_heads": [4], "model.norm": ["both"], "data": ["digits", "text"]},
+    "model: bert": {"model.num_heads": [4], "model.max_positions": [5], "data": ["digits", "text"]},
+}  # fmt: skip
 
 
 def typo(name):
@@ -193,6 +258,14 @@ def trees():
         for required in ("trainer.batch_size", "optim.lr", "model.kind", "data.kind", "optim.kind"):
             section, key = required.split(".")
             yield f"{base}: no {required}", {**good, section: {k: v for k, v in good[section].items() if k != key}}
+    for name, good in SECTIONS.items():
+        section = name.partition(":")[0]
+        for path, value in leaves(good[section], f"{section}."):
+            for wrong in wrong_values(value)[:3]:
+                yield f"{name}: {path}={wrong!r}", override(good, {path: wrong})
+        for path, wrongs in OUT_OF_RANGE[name].items():
+            for wrong in wrongs:
+                yield f"{name}: {path}={wrong!r}", override(good, {path: wrong})
     for kind in ("os:system", "os.path:join", "a:b:c", ":x", "x:", "no.module:C"):
         for section in ("model", "data", "init", "objective", "strategy"):
             yield f"{section}.kind={kind}", {**MLP, section: {"kind": kind}}
@@ -298,14 +371,14 @@ def test_there_are_more_than_two_hundred():
     assert len({json.dumps(tree) for tree in TREES.values()}) > 0.9 * len(TREES)
 
 
-@pytest.mark.parametrize("good", GOOD)
+@pytest.mark.parametrize("good", [*GOOD, *SECTIONS])
 def test_the_recipe_that_they_are_made_from_is_right(good, tmp_path):
     from headway.config.contracts import Place
     from headway.fit import prepare
     from headway.recipe import load_recipe
 
     path = tmp_path / "good.yaml"
-    path.write_text(json.dumps(GOOD[good]))
+    path.write_text(json.dumps((GOOD | SECTIONS)[good]))
     prepare(load_recipe(path), Place())
 
 

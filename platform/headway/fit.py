@@ -124,10 +124,11 @@ def prepare(recipe: Recipe, place: Place) -> Data:
 
     recipe.strategy.check(place, recipe.trainer.precision)
     data = recipe.data.load()
+    net = None
     if recipe.model is not None:
         try:
             with torch.device("meta"):
-                recipe.model.build(data.spec)
+                net = recipe.model.build(data.spec)
         except (RuntimeError, OverflowError, TypeError) as error:
             reason = str(error).split("\n", 1)[0]
             raise UserError(f"model: torch cannot make a net of these sizes ({reason}); make them smaller") from None
@@ -135,6 +136,8 @@ def prepare(recipe: Recipe, place: Place) -> Data:
         recipe.objective.check(data.spec)
     for technique in recipe.regularize.values():
         technique.check(data.spec, recipe.strategy)
+        if net is not None:
+            technique.build(data.spec, seed=0).attach(net)
     if recipe.init is not None and recipe.init.by_width and recipe.optim is not None and recipe.optim.kind != "adamw":
         raise UserError(f"optim.kind: {recipe.optim.kind} has other rates under init {recipe.init.kind}; use adamw")
     if recipe.optim is not None and recipe.optim.needs_closure:

@@ -55,7 +55,7 @@ def test_a_file_in_the_way_comes_before_a_name(tmp_path, monkeypatch):
     ("given", "line"),
     [
         ("mlp-digit", "mlp-digit: no such recipe; did you mean mlp-digits?"),
-        ("zzz", "zzz: no such recipe; there is convnet-digits, "),
+        ("zzz", "zzz: no such recipe; there is alexnet-cifar10, "),
         ("none.yaml", "none.yaml: no such file; `headway recipes` lists what comes along"),
         ("runs/none", "runs/none: no such file; `headway recipes` lists what comes along"),
         ("", ": no such recipe; there is "),

@@ -22,13 +22,14 @@ def first_gradient(recipe: str, loss=torch.nn.functional.cross_entropy) -> dict[
     return {name: float(weight.grad.norm()) for name, weight in net.named_parameters()}
 
 
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid"])
-def test_two_hidden_units_separate_what_a_line_cannot(train, activation: str) -> None:
-    line = [train("xor-logistic", seed=seed).metrics["test/accuracy"] for seed in range(3)]
-    bent = [train(f"xor-{activation}", seed=seed).metrics["test/accuracy"] for seed in range(3)]
-    # A line has three of the four corners right at most; of three starts of so small a net one is not stuck.
-    assert max(line) < 0.85
-    assert max(bent) > 0.97
+def test_two_hidden_units_separate_what_a_line_cannot(train) -> None:
+    def best_of_three(recipe: str) -> float:
+        return max(train(recipe, seed=seed).metrics["test/accuracy"] for seed in range(3))
+
+    # A line has three of the four corners right at most. So small a net may be stuck; not from each of three starts.
+    assert best_of_three("xor-logistic") < 0.85
+    assert best_of_three("xor-tanh") > 0.97
+    assert best_of_three("xor-sigmoid") > 0.97
 
 
 def test_squared_loss_saturates_where_cross_entropy_does_not(train) -> None:
@@ -73,19 +74,3 @@ def test_hidden_units_that_start_alike_stay_alike_and_are_worth_one(train, weigh
     one_unit = train("symmetry-random", {"model.hidden": [1]})
     assert random.metrics["test/accuracy"] > constant.metrics["test/accuracy"] + 0.3
     assert constant.metrics["test/accuracy"] < one_unit.metrics["test/accuracy"] + 0.2
-
-
-def test_a_net_is_the_same_with_its_hidden_units_in_another_order() -> None:
-    recipe = load_recipe("symmetry-random", {"trainer.precision": "fp64"})
-    data = recipe.data.load()
-    net = build_net(recipe, data).double()
-    input_BI = data.test.gather(torch.arange(17), epoch=0)["input"].double()
-    before_BO = net(input_BI)
-    order = torch.randperm(64, generator=torch.Generator().manual_seed(5))
-    with torch.no_grad():
-        hidden = net.hidden[0].linear
-        hidden.weight.copy_(hidden.weight[order])
-        hidden.bias.copy_(hidden.bias[order])
-        assert not torch.allclose(net(input_BI), before_BO)
-        net.output.weight.copy_(net.output.weight[:, order])
-    torch.testing.assert_close(net(input_BI), before_BO, rtol=0, atol=1e-12)

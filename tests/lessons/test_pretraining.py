@@ -19,12 +19,10 @@ def test_an_autoencoder_helps_where_labels_are_few(train) -> None:
     assert sum(pretrained) / 2 > sum(scratch) / 2 + 0.05
 
 
-def test_a_bert_that_has_read_code_tells_packages_apart_better(train) -> None:
-    changes = {"trainer.max_steps": 500, "trainer.validate_every": 500, "data.max_characters": 600_000}
-    read = train("bert-pretrained", changes)
-    vocabulary = {"data.vocabulary": read.run_dir}
-    fine_tuned = train("bert-fine-tuned", {**vocabulary, "init.run": read.run_dir}).metrics
-    scratch = train("bert-scratch", vocabulary).metrics
+def test_a_bert_that_has_read_names_tells_their_languages_better(train) -> None:
+    read = train("bert-pretrained", {"trainer.max_steps": 700, "trainer.validate_every": 700}).run_dir
+    fine_tuned = train("bert-fine-tuned", {"data.vocabulary": read, "init.run": read}).metrics
+    scratch = train("bert-scratch", {"data.vocabulary": read}).metrics
     assert fine_tuned["test/accuracy"] > scratch["test/accuracy"] + 0.05
 
 
@@ -32,4 +30,4 @@ def test_many_images_that_nobody_took_teach_more_than_a_few_real_ones(train) -> 
     synthetic = train("glyphs-synthetic").metrics["test/accuracy"]
     few = train("glyphs-few").metrics["test/accuracy"]
     assert synthetic > 0.8
-    assert synthetic > few + 0.03
+    assert synthetic > few + 0.04

@@ -35,18 +35,12 @@ def test_a_carried_state_makes_up_for_most_of_a_cut_gradient(train) -> None:
 
 
 def test_nets_that_remember_need_fewer_bits_a_character_than_a_trigram(train) -> None:
-    changes = {"trainer.max_steps": 300, "trainer.validate_every": 300}
-    ngram, rnn, lstm = (
-        train(f"language-{net}", changes).metrics["test/loss"] / math.log(2) for net in ("ngram", "rnn", "lstm")
-    )
-    assert rnn < ngram - 0.05
-    assert lstm < rnn - 0.1
-
-
-def test_attention_needs_more_steps_and_then_fewer_bits_than_a_trigram(train) -> None:
     changes = {"trainer.max_steps": 600, "trainer.validate_every": 600}
-    ngram, gpt = (train(f"language-{net}", changes).metrics["test/loss"] / math.log(2) for net in ("ngram", "gpt"))
-    assert gpt < ngram - 0.15
+    ngram, rnn, lstm, gpt = (
+        train(f"language-{net}", changes).metrics["test/loss"] / math.log(2) for net in ("ngram", "rnn", "lstm", "gpt")
+    )
+    assert max(rnn, lstm, gpt) < ngram - 0.1
+    assert lstm < rnn - 0.05
 
 
 def test_operations_that_wait_grow_with_the_sequence_for_a_rnn_and_not_for_attention() -> None:
@@ -67,7 +61,7 @@ def test_both_sides_of_the_sequence_lesson_learn(train) -> None:
 
 
 @pytest.mark.soak
-@pytest.mark.parametrize("length", [20, 50, 100, 200])
+@pytest.mark.parametrize("length", [20, 50, 100])
 def test_memory_at_full_size(train, length: int) -> None:
     vanilla, orthogonal = (
         train(f"memory-{net}", {"data.length": length}).metrics["test/loss"] for net in ("rnn", "orthogonal")

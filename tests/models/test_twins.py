@@ -1,6 +1,7 @@
 """Nets against torch.nn.Sequential with the weights carried over, and what each refuses."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from headway.config.section import validate_section
 from headway.init import kaiming
 from headway.init.base import initialize
 from headway.models import convnet, logistic, mlp
+from headway.nn.activation import Activation
 
 pytestmark = pytest.mark.quick
 
@@ -20,14 +22,25 @@ FEATURES = DataSpec(input_kind="features", input_shape=(7,), num_classes=CLASSES
 IMAGES = DataSpec(input_kind="image", input_shape=(2, 13, 11), num_classes=CLASSES)
 REAL = DataSpec(input_kind="features", input_shape=(7,), target_size=3)
 TEXT = DataSpec(input_kind="tokens", input_shape=(7,), vocab_size=11)
+
+
+class Absolute(nn.Module):
+    """torch has the function and no module of it."""
+
+    def forward(self, x):
+        return x.abs()
+
+
 TWINS = {
     "sigmoid": nn.Sigmoid,
     "tanh": nn.Tanh,
     "relu": nn.ReLU,
     "leaky_relu": nn.LeakyReLU,
     "prelu": nn.PReLU,
+    "abs": Absolute,
     "gelu": nn.GELU,
 }
+POOLINGS = {"max": nn.MaxPool2d, "average": nn.AvgPool2d, "l2": lambda *sizes: nn.LPPool2d(2, *sizes)}
 
 
 def build(module, spec, **settings):
@@ -65,22 +78,20 @@ def test_logistic_flattens_an_image():
     assert_twins(build(logistic, IMAGES), nn.Sequential(nn.Flatten(), nn.Linear(2 * 13 * 11, CLASSES)), 2, 13, 11)
 
 
+def test_every_activation_has_a_twin():
+    assert set(TWINS) == set(get_args(Activation))
+
+
 @pytest.mark.parametrize("activation", TWINS)
-def test_an_mlp_is_linear_layers_with_activations_between(activation):
-    theirs = nn.Sequential(
-        nn.Linear(7, 11), TWINS[activation](), nn.Linear(11, 3), TWINS[activation](), nn.Linear(3, CLASSES)
-    )
-    assert_twins(build(mlp, FEATURES, hidden=[11, 3], activation=activation), theirs, 7)
-
-
-@pytest.mark.parametrize("hidden", [[], [13], [11, 3, 13, 7]])
-def test_an_mlp_has_any_number_of_layers(hidden):
+@pytest.mark.parametrize("hidden", [[], [13], [11, 3], [11, 3, 13, 7]])
+def test_an_mlp_is_linear_layers_with_activations_between(activation, hidden):
     layers = [
         part
         for before, after in zip([7, *hidden], hidden, strict=False)
-        for part in (nn.Linear(before, after), nn.ReLU())
+        for part in (nn.Linear(before, after), TWINS[activation]())
     ]
-    assert_twins(build(mlp, FEATURES, hidden=hidden), nn.Sequential(*layers, nn.Linear([7, *hidden][-1], CLASSES)), 7)
+    theirs = nn.Sequential(*layers, nn.Linear([7, *hidden][-1], CLASSES))
+    assert_twins(build(mlp, FEATURES, hidden=hidden, activation=activation), theirs, 7)
 
 
 def test_an_mlp_has_as_many_outputs_as_there_are_targets():
@@ -112,6 +123,28 @@ def test_a_convnet_with_other_sizes_is_its_twin_too():
     settings = {"filters": [3, 5], "filter_size": 2, "padding": 0, "pool_size": 3}
     spec = DataSpec(input_kind="image", input_shape=(2, 17, 13), num_classes=CLASSES)
     assert_twins(build(convnet, spec, **settings), theirs, 2, 17, 13)
+
+
+@pytest.mark.parametrize("pooling", POOLINGS)
+@pytest.mark.parametrize("batch_norm", [False, True])
+@pytest.mark.parametrize(("stride", "pool_stride"), [(1, None), (2, None), (1, 1), (2, 1)])
+def test_a_convnet_strides_pools_and_normalizes_as_torch_does(pooling, batch_norm, stride, pool_stride):
+    def stage(before, after):
+        norm = [nn.BatchNorm2d(after)] if batch_norm else []
+        filters = nn.Conv2d(before, after, 3, stride=stride, padding=2)
+        return [filters, *norm, nn.Tanh(), POOLINGS[pooling](2, pool_stride or 2)]
+
+    features = nn.Sequential(*stage(2, 3), *stage(3, 5), nn.Flatten())
+    with torch.no_grad():
+        width = features.eval()(torch.zeros(B, 2, 23, 19)).shape[1]
+    settings = {"filters": [3, 5], "padding": 2, "stride": stride, "pooling": pooling, "pool_stride": pool_stride}
+    spec = DataSpec(input_kind="image", input_shape=(2, 23, 19), num_classes=CLASSES)
+    ours = build(convnet, spec, **settings, batch_norm=batch_norm, activation="tanh")
+    theirs = nn.Sequential(features, nn.Linear(width, CLASSES)).train()
+    assert_twins(ours, theirs, 2, 23, 19)
+    # What was seen in training is what both normalize by afterwards.
+    x = torch.randn(B, 2, 23, 19, dtype=torch.float64, generator=torch.Generator().manual_seed(7))
+    torch.testing.assert_close(ours.eval()(x), theirs.eval()(x), rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("filter_size", [1, 2, 3, 7])

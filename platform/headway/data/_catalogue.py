@@ -101,7 +101,7 @@ DATASETS: dict[str, Dataset] = {
     "python_docs": Dataset("Python's reference topics in English (kind: text)", 0, "PSF-2.0", "comes with Python"),
     "python_source": Dataset("Python's standard library (kind: text)", 0, "PSF-2.0", "comes with Python"),
     "names": Dataset(
-        "names of countries, languages and currencies in many languages (kind: translation)",
+        "names of countries, languages and currencies in many languages (kinds: translation, masked_text, text_folder)",
         0,
         "LGPL-2.1",
         "comes with pycountry (pip install 'headway[translation]')",

@@ -6,13 +6,13 @@ left out, and so is a pair that is there already.
 
 from __future__ import annotations
 
-import gettext
 import html
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from headway.config.errors import UserError
+from headway.data._names import english_names, translate_names
 from headway.data._store import DATASETS, dataset_folder, find_dataset
 
 Pair = tuple[str, str]
@@ -22,16 +22,6 @@ _HANDBOOK = "debian_handbook"
 _MORE_WORDS_THAN = 3
 """Shorter paragraphs of the handbook are names of commands and headings of boxes."""
 
-_NAMES = {
-    "iso3166-1": ("countries", ("name", "official_name", "common_name")),
-    "iso3166-3": ("historic_countries", ("name",)),
-    "iso639-3": ("languages", ("name",)),
-    "iso639-5": ("language_families", ("name",)),
-    "iso4217": ("currencies", ("name",)),
-    "iso15924": ("scripts", ("name",)),
-}
-"""By pycountry's catalogue of translations. Its regions are left out: their names are not English."""
-
 
 def read_names(languages: Languages) -> list[Pair]:
     """Returns names of countries, languages, currencies and scripts in two languages.
@@ -39,35 +29,8 @@ def read_names(languages: Languages) -> list[Pair]:
     Raises:
         UserError: pycountry is not installed, or lacks a language.
     """
-    try:
-        import pycountry
-    except ImportError:
-        raise UserError(
-            "data.source: names needs pycountry, which is not here; run pip install 'headway[translation]'"
-        ) from None
-    english: list[tuple[str, str]] = []
-    for catalogue, (database, fields) in _NAMES.items():
-        for entry in getattr(pycountry, database):
-            english += [(catalogue, value) for name in fields if (value := getattr(entry, name, None))]
-    english = list(dict.fromkeys(english))
-    sides = [_translate_names(english, language, Path(pycountry.LOCALES_DIR)) for language in languages]
-    return _distinct(zip(*sides, strict=True))
-
-
-def _translate_names(english: list[tuple[str, str]], language: str, folder: Path) -> list[str | None]:
-    """Returns each name in a language, None where it has no translation of its own."""
-    if language == "en":
-        return [name for _, name in english]
-    code = language.replace("-", "_")
-    if not (folder / code / "LC_MESSAGES").is_dir():
-        raise UserError(
-            f"data.languages: {language} is not a language of pycountry's; de, fr, it and nl have the most names"
-        )
-    translations = {
-        catalogue: gettext.translation(catalogue, folder, languages=[code], fallback=True) for catalogue in _NAMES
-    }
-    translated = ((name, translations[catalogue].gettext(name)) for catalogue, name in english)
-    return [other if other != name else None for name, other in translated]
+    english = english_names()
+    return _distinct(zip(*(translate_names(english, language) for language in languages), strict=True))
 
 
 def read_handbook(languages: Languages, folder: str | None) -> list[Pair]:

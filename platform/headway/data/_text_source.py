@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt, model_validator
 
 from headway.config.contracts import DataConfig
 from headway.config.errors import UserError
+from headway.data._names import names_to_read
 
 PART_NAMES = ("train", "validation", "test")
 
@@ -24,8 +25,9 @@ class TextSource(DataConfig):
 
     path: str | None = None
     """A UTF-8 text file, or a folder whose files are read in the order of their names; `source` when absent."""
-    source: Literal["python_docs", "python_source"] = "python_docs"
-    """Text that comes with Python: its reference topics in English, or its standard library's own code."""
+    source: Literal["python_docs", "python_source", "names"] = "python_docs"
+    """Text that is at hand: Python's reference topics in English, its standard library's own code, or pycountry's names
+    of countries and languages in six languages, one a line."""
     max_characters: PositiveInt | None = None
     """Characters read, from the start; all when absent."""
     validation: float = Field(default=0.1, gt=0, lt=1)
@@ -75,13 +77,15 @@ class TextSource(DataConfig):
         return text
 
     def _pieces(self) -> Iterable[str]:
-        """Yields one text a file, or a topic."""
+        """Returns one text a file, a topic, or a few names."""
         if self.path is not None:
             return (read_text(file) for file in text_files(Path(self.path).expanduser()))
         if self.source == "python_docs":
             from pydoc_data.topics import topics
 
             return (topics[name] for name in sorted(topics))
+        if self.source == "names":
+            return names_to_read()
         return (read_source(file) for file in sorted(Path(sysconfig.get_paths()["stdlib"]).glob("*.py")))
 
 

@@ -1,8 +1,9 @@
-"""Texts in one folder a class: your own, or the packages of Python's standard library, told apart by their code.
+"""Texts in one folder a class: your own, the packages of Python's standard library, or names by their language.
 
 A text is cut into windows of tokens, `[CLS] window [SEP]`, and each is a sample. Whole texts are held out,
-so that no sample that is judged comes from a text that was trained on. The packages are not part of
-`source: python_source`, so that a net can be pre-trained on code that holds none of these samples.
+so that no sample that is judged comes from a text that was trained on; a name is held out in every language. The
+packages are not part of `source: python_source` of the other kinds, nor the names of `source: names`, so that a net can
+be pre-trained on text that holds none of these samples.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import sysconfig
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from pydantic import Field, PositiveInt
@@ -20,6 +21,7 @@ from headway.config.contracts import Data, DataSpec
 from headway.config.errors import UserError
 from headway.config.keys import derive
 from headway.data._framing import frame
+from headway.data._names import LANGUAGES, names_to_tell_apart
 from headway.data._splits import SplitFractions, TensorSplit
 from headway.data._text_source import read_source, read_text, text_files
 from headway.data._token_cache import learn_vocabulary
@@ -32,7 +34,10 @@ class Config(SplitFractions):
     """Configures the texts and how they are cut."""
 
     path: str | None = None
-    """Folder with one folder a class; six packages of Python's standard library when absent."""
+    """Folder with one folder a class; `source` when absent."""
+    source: Literal["packages", "names"] = "packages"
+    """Texts that are at hand: code of six packages of Python's standard library, or pycountry's names of countries and
+    languages in six languages."""
     vocabulary: VocabularySetting = "bpe"
     """bpe: byte pairs learned from the training texts; else a tokenizer.json, or a folder or a run that has one, such
     as the one a net was pre-trained in. It has BERT's special tokens."""
@@ -49,9 +54,16 @@ class Config(SplitFractions):
         Raises:
             UserError: a folder that is missing or has too few texts, or a file that is no text.
         """
-        folder = Path(self.path).expanduser() if self.path else Path(sysconfig.get_paths()["stdlib"])
-        names = list(PACKAGES) if self.path is None else _class_names(folder)
-        parts = self._read(folder, names)
+        if self.path is not None:
+            folder = Path(self.path).expanduser()
+            names = _class_names(folder)
+            parts = self._read_folders(folder, names)
+        elif self.source == "packages":
+            names = list(PACKAGES)
+            parts = self._read_folders(Path(sysconfig.get_paths()["stdlib"]), names)
+        else:
+            names = list(LANGUAGES)
+            parts = self._read_names()
         learned_from = "\n".join(text for _, text in parts[0])
         vocabulary = learn_vocabulary(learned_from, self.vocabulary, self.vocab_size, special=True)
         special = special_tokens(vocabulary)
@@ -79,7 +91,7 @@ class Config(SplitFractions):
             reading={"vocabulary": vocabulary.to_json(), "special": special._asdict()},
         )
 
-    def _read(self, folder: Path, names: list[str]) -> list[list[_Text]]:
+    def _read_folders(self, folder: Path, names: list[str]) -> list[list[_Text]]:
         """Returns the texts of the training, validation and test part, the same fractions of each class."""
         read = read_text if self.path else read_source
         parts: list[list[_Text]] = [[], [], []]
@@ -100,6 +112,19 @@ class Config(SplitFractions):
             for part, size in zip(parts, (num_train, num_validation, num_test), strict=True):
                 part += [texts[place] for place in order[:size]]
                 order = order[size:]
+        return parts
+
+    def _read_names(self) -> list[list[_Text]]:
+        """Returns the names of the training, validation and test part, none in two of them."""
+        names = names_to_tell_apart()
+        generator = torch.Generator().manual_seed(derive(self.split_seed(), "split"))
+        order = torch.randperm(len(names), generator=generator).tolist()
+        num_validation, num_test = (max(1, round(part * len(names))) for part in (self.validation, self.test))
+        parts: list[list[_Text]] = []
+        for size in (len(names) - num_validation - num_test, num_validation, num_test):
+            chosen, order = order[:size], order[size:]
+            texts = [names[place].items() for place in chosen]
+            parts.append([_Text(LANGUAGES.index(language), name) for items in texts for language, name in items])
         return parts
 
     def _limit(self, samples: dict[str, Tensor], num_classes: int) -> dict[str, Tensor]:

@@ -11,15 +11,16 @@ Shapes: B rows, C channels, ... any further axes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+_SHORT = (torch.bfloat16, torch.float16)
 _standing_in = False
 
 
@@ -36,6 +37,8 @@ def stand_in() -> Iterator[None]:
 
 class BatchNorm(nn.Module):
     """Normalizes each channel over rows and further axes, then scales and shifts it.
+
+    Running statistics stay in float32 where the net is cast to 16 bits, in which small changes of an average are lost.
 
     Args:
         num_channels: C.
@@ -57,11 +60,13 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns a tensor of the shape of `x`, (B, C, ...)."""
-        several = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-        if self.training and several:
+        # The library refuses a channel of a single value, which a last short batch may leave to a rank or to all.
+        if self.training and (_num_ranks() > 1 or x.numel() == x.shape[1]):
             return self._normalize_over_ranks(x)
+        # Fused; scale and shift are as precise as the statistics, which the kernels want.
+        weight, bias = (value.to(self.running_mean.dtype) for value in (self.weight, self.bias))
         return F.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, self.training, self.momentum, self.eps
+            x, self.running_mean, self.running_var, weight, bias, self.training, self.momentum, self.eps
         )
 
     def _normalize_over_ranks(self, x: Tensor) -> Tensor:
@@ -82,13 +87,25 @@ class BatchNorm(nn.Module):
         scale_C = torch.rsqrt(var_C + self.eps) * self.weight
         return (centred * scale_C.view(shape) + self.bias.view(shape)).to(x.dtype)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        before = dict(self._buffers)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        for name, buffer in self._buffers.items():
+            if buffer is not None and buffer.dtype in _SHORT:
+                self._buffers[name] = cast(Tensor, before[name]).to(buffer.device)
+        return self
+
     def extra_repr(self) -> str:
         """Returns what `print(net)` shows."""
         return f"{len(self.weight)}, eps={self.eps}, momentum={self.momentum}"
 
 
+# A compiler would make the communication its own, and on gloo the process then dies.
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Returns the sum over ranks, which each of them has; so the gradient of a rank's part is the sum of theirs."""
+    if _num_ranks() == 1:
+        return value
     return cast(Tensor, _SumOverRanks.apply(value))  # type: ignore[no-untyped-call]
 
 
@@ -106,3 +123,7 @@ def _all_reduced(value: Tensor) -> Tensor:
     summed = value.clone(memory_format=torch.contiguous_format)
     dist.all_reduce(summed)
     return summed
+
+
+def _num_ranks() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
