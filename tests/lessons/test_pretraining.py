@@ -8,7 +8,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_an_autoencoder_helps_where_labels_are_few(train) -> None:
-    autoencoder = train("few-labels-autoencoder", {"trainer.max_epochs": 30})
+    autoencoder = train("few-labels-autoencoder")
     pretrained, scratch = [], []
     for seed in (0, 1):
         # The split is that of the autoencoder: its test images are those of the classifier.

@@ -26,10 +26,7 @@ def test_a_vanilla_rnn_forgets_what_an_orthogonal_one_and_an_lstm_remember(train
 
 
 def test_a_carried_state_makes_up_for_most_of_a_cut_gradient(train) -> None:
-    changes = {"trainer.max_steps": 300, "trainer.validate_every": 300}
-    full, carried, reset = (
-        train(f"truncation-{how}", changes).metrics["test/loss"] for how in ("full", "carried", "reset")
-    )
+    full, carried, reset = (train(f"truncation-{how}").metrics["test/loss"] for how in ("full", "carried", "reset"))
     assert reset > full + 0.1
     assert abs(carried - full) < 0.7 * (reset - full)
 
