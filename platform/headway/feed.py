@@ -86,6 +86,10 @@ class Feed:
         )
         return iter(loader)
 
+    def num_rows(self, position: int) -> int:
+        """Returns the samples of one global batch, counted over all epochs."""
+        return min(self.batch_size, len(self.split) - position % self.batches_per_epoch * self.batch_size)
+
     def share(self, position: int) -> Share:
         """Returns this rank's share of one batch, counted over all epochs."""
         epoch, batch = divmod(position, self.batches_per_epoch)

@@ -112,10 +112,15 @@ def fit(
     )
 
 
-def prepare(recipe: Recipe, place: Place) -> Data:
+def prepare(recipe: Recipe, place: Place, *, data: Data | None = None) -> Data:
     """Returns the data, having checked that data, net, objective and strategy go together.
 
     Nothing is trained and no process started: the net is built without memory for its weights.
+
+    Args:
+        recipe: what to check.
+        place: where it would train.
+        data: the recipe's, where it is loaded already.
 
     Raises:
         UserError: one line for the first thing that does not fit.
@@ -123,7 +128,7 @@ def prepare(recipe: Recipe, place: Place) -> Data:
     import torch
 
     recipe.strategy.check(place, recipe.trainer.precision)
-    data = recipe.data.load()
+    data = data or recipe.data.load()
     net = None
     if recipe.model is not None:
         try:

@@ -32,7 +32,7 @@ from headway.init.base import initialize
 from headway.nn.draws import name_streams
 from headway.objectives._adopted import Adopted
 from headway.objectives._chunks import Schedule
-from headway.objectives.base import BuiltIn, Objective
+from headway.objectives.base import BuiltIn, Objective, Stepper
 from headway.recipe import Recipe
 from headway.run import MetricsFile, RunFolder, replace_file
 from headway.supervise.signals import StopFlag
@@ -66,6 +66,8 @@ class Job:
     on_report: OnReport | None = None
     stop: StopFlag | None = None
     progress: bool = True
+    stepper: Stepper | None = None
+    """Makes the optimizer steps, with those of other runs; None where this run makes its own."""
 
 
 def train(job: Job, data: Data) -> dict[str, Any]:
@@ -80,7 +82,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
     torch.set_num_threads(recipe.trainer.threads or max(1, cores // place.local_world_size))
     # What draws from the library's own generator: weights alike on all ranks, masks of its dropout not.
     torch.manual_seed(recipe.trainer.seed)
-    objective, test = build_objective(recipe, data, place, stop_requested=job.stop or StopFlag())
+    objective, test = build_objective(recipe, data, place, stop_requested=job.stop or StopFlag(), stepper=job.stepper)
     torch.manual_seed(recipe.trainer.seed + place.rank)
     first = place.rank == 0
     with job.run.owned() if first else nullcontext():
@@ -100,7 +102,12 @@ def train(job: Job, data: Data) -> dict[str, Any]:
 
 
 def build_objective(
-    recipe: Recipe, data: Data, place: Place, *, stop_requested: Callable[[], bool] = lambda: False
+    recipe: Recipe,
+    data: Data,
+    place: Place,
+    *,
+    stop_requested: Callable[[], bool] = lambda: False,
+    stepper: Stepper | None = None,
 ) -> tuple[Objective, Feed]:
     """Returns the recipe's net, initialized, in its objective, and the feed of the test split.
 
@@ -137,7 +144,9 @@ def build_objective(
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
         keyed=trainer.rng == "keyed",
-        steps_per_call=None if trainer.steps_per_call == "auto" else trainer.steps_per_call,
+        steps_per_call=(stepper.steps_per_call if stepper else None)
+        if trainer.steps_per_call == "auto"
+        else trainer.steps_per_call,
     )
     parts: dict[str, Any] = {
         "optim": recipe.optim,
@@ -145,6 +154,7 @@ def build_objective(
         "train": train,
         "validation": validation,
         "stop_requested": stop_requested,
+        "stepper": stepper,
     }
     techniques = recipe.regularize.values()
     parts["techniques"] = [config.build(data.spec, seed=trainer.seed) for config in techniques]

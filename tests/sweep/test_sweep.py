@@ -1,4 +1,7 @@
-"""Sweeps with the real Ray, started once for this file; each search is looked at by several tests."""
+"""Sweeps with the real Ray, started once for this file; each search is looked at by several tests.
+
+Every trial has a process of its own here; test_fused.py has those that are rows of an array.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,7 @@ trainer: {max_epochs: 2, batch_size: 64}
 track: {wandb: disabled}
 sweep:
   trials: 3
+  fuse: off
   space:
     init.kind: {choice: [uniform_fan_in, xavier, kaiming, orthogonal]}
     model.dropout: {uniform: [0, 0.5]}

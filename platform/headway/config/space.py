@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt, field_validator, model_validator
 
 from headway.config.section import Section
 
@@ -79,6 +79,9 @@ class SweepSection(Section):
     """Which trials go on."""
     max_concurrent: PositiveInt | None = None
     """Trials at a time; one a CPU core or GPU when absent."""
+    fuse: Literal["auto", "on", "off"] | PositiveInt = "auto"
+    """Whether trials are trained together as rows of one array, where the space changes no shape: auto measures what is
+    faster, a number is the most rows at a time, off is a process each."""
     space: dict[str, Distribution] = Field(min_length=1)
     """Dotted paths of the recipe and what to draw for each: `optim.lr: {loguniform: [1e-4, 1e-1]}`."""
 
@@ -88,6 +91,12 @@ class SweepSection(Section):
         if isinstance(value, dict) and isinstance(value.get("scheduler"), str):
             return {**value, "scheduler": {"kind": value["scheduler"]}}
         return value
+
+    @field_validator("fuse", mode="before")
+    @classmethod
+    def _yaml_switch(cls, value: Any) -> Any:
+        # YAML reads on and off as true and false.
+        return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _grid_has_values(self) -> SweepSection:

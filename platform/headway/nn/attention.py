@@ -99,11 +99,13 @@ class CausalSelfAttention(nn.Module):
         width: D, a multiple of `num_heads`.
         num_heads: H.
         bias: whether the projections have one.
+        fused: whether torch's kernel runs, or the readable reference, which `torch.vmap` can batch.
     """
 
-    def __init__(self, width: int, num_heads: int, *, bias: bool = True) -> None:
+    def __init__(self, width: int, num_heads: int, *, bias: bool = True, fused: bool = True) -> None:
         super().__init__()
         self.num_heads = num_heads
+        self.fused = fused
         self.query_key_value = nn.Linear(width, 3 * width, bias=bias)
         self.output = nn.Linear(width, width, bias=bias)
 
@@ -125,7 +127,11 @@ class CausalSelfAttention(nn.Module):
         if key_BHPK is not None and value_BHPK is not None:
             key_BHSK = torch.cat([key_BHPK, key_BHSK], dim=2)
             value_BHSK = torch.cat([value_BHPK, value_BHSK], dim=2)
-        mixed_BHTK = attend_fused(query_BHTK, key_BHSK, value_BHSK, causal=True)
+        if self.fused:
+            mixed_BHTK = attend_fused(query_BHTK, key_BHSK, value_BHSK, causal=True)
+        else:
+            mask_TS = causal_mask(x_BTD.shape[1], key_BHSK.shape[2], x_BTD.device)
+            mixed_BHTK, _ = attend(query_BHTK, key_BHSK, value_BHSK, mask_TS)
         return self.output(join_heads(mixed_BHTK)), key_BHSK, value_BHSK
 
 

@@ -29,7 +29,8 @@ from headway.config.keys import derive
 
 _FIRST = 0x7FEB352D
 _SECOND = 0x846CA68B - (1 << 32)  # as a signed 32-bit number
-_RANGE = 1 << 31
+RANGE = 1 << 31
+"""Bits of a draw are below it."""
 _SMALL = 65_536
 """Up to as many values numpy is faster than torch on a CPU, two times for a small layer."""
 
@@ -66,7 +67,7 @@ class Draws:
         row_N = self._row_N
         if row_N is None:
             row_N = np.arange(self._first_row, self._first_row + self._num_rows, dtype=np.uint64)
-        return _hash_rows(np.uint64(derive(self._seed, "draws", self._step)), row_N)
+        return hash_rows(self._seed, self._step, row_N)
 
     # A compiler would trace the integers and give up on numpy's; a mask is an input to what it compiles.
     @torch.compiler.disable  # type: ignore[untyped-decorator]
@@ -86,7 +87,12 @@ class Draws:
 
     def keep(self, layer: int, row_shape: Sequence[int], rate: float) -> Tensor:
         """Returns bool (N, *row_shape), False with probability `rate`."""
-        return self.bits(layer, row_shape) >= int(rate * _RANGE)
+        return self.bits(layer, row_shape) >= int(rate * RANGE)
+
+    def scale(self, layer: int, row_shape: Sequence[int], rate: float, dtype: torch.dtype) -> Tensor:
+        """Returns (N, *row_shape): 0 with probability `rate`, else what keeps the mean."""
+        # In the precision of what it multiplies: a bool times a number would be float32 whatever that is.
+        return self.keep(layer, row_shape, rate).to(dtype).mul_(1.0 / (1.0 - rate))
 
     def uniform(self, layer: int, row_shape: Sequence[int], *, dtype: torch.dtype = torch.float32) -> Tensor:
         """Returns (N, *row_shape), uniform over [0, 1)."""
@@ -143,7 +149,9 @@ def _element_counter_on(elements: int, device: torch.device) -> Tensor:
     return torch.from_numpy(_element_counter(elements)).to(device)
 
 
-def _hash_rows(key: np.uint64, row_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
+def hash_rows(seed: int, step: int, row_N: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Returns two key words for each row of a step, (2, N)."""
+    key = np.uint64(derive(seed, "draws", step))
     return _mix64(_mix64(row_N + key) ^ np.asarray([[0], [0x9E3779B97F4A7C15]], dtype=np.uint64))
 
 

@@ -28,9 +28,7 @@ class Dropout(KeyedModule):
             return x
         if rng is None:
             return F.dropout(x, self.rate, training=True)
-        # Scaled in the precision of x: a bool times a number would be float32 whatever x is.
-        scale = rng.keep(self.stream, x.shape[1:], self.rate).to(x.dtype).mul_(1.0 / (1.0 - self.rate))
-        return x * scale
+        return x * rng.scale(self.stream, x.shape[1:], self.rate, x.dtype)
 
     def extra_repr(self) -> str:
         """Returns what `print(net)` shows."""

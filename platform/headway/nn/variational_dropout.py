@@ -44,7 +44,7 @@ class VariationalDropout(KeyedModule):
             return None
         if rng is None:
             return F.dropout(torch.ones(len(like), width, dtype=like.dtype, device=like.device), self.rate)
-        return rng.keep(self.stream, (width,), self.rate).to(like.dtype).mul_(1.0 / (1.0 - self.rate))
+        return rng.scale(self.stream, (width,), self.rate, like.dtype)
 
     def extra_repr(self) -> str:
         """Returns what `print(net)` shows."""

@@ -13,7 +13,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
 from lightning.pytorch import LightningModule
@@ -43,6 +43,16 @@ class BuiltIn(ObjectiveConfig):
         raise NotImplementedError
 
 
+class Stepper(Protocol):
+    """Makes optimizer steps in an objective's place, such as with those of other runs."""
+
+    steps_per_call: int
+    """Steps of a chunk, where the recipe leaves that open."""
+
+    def make_steps(self, objective: Objective, chunk: Chunk, report: ChunkReport) -> list[Sums]:
+        """Makes a chunk's steps, counts the objective's `step` and the report's samples, and returns their sums."""
+
+
 class Objective(LightningModule):
     """Trains a net: override `outcome` and, where not every row counts as one, `count`.
 
@@ -56,6 +66,7 @@ class Objective(LightningModule):
         train_metrics: names of the sums that they give while training.
         eval_metrics: names of those they give on held-out data.
         stop_requested: asked at the end of each chunk; True on any rank stops them all.
+        stepper: makes the optimizer steps; None where the objective makes its own.
     """
 
     metric_names: tuple[str, ...] = ()
@@ -77,6 +88,7 @@ class Objective(LightningModule):
         train_metrics: Sequence[str] = (),
         eval_metrics: Sequence[str] = (),
         stop_requested: Callable[[], bool] = lambda: False,
+        stepper: Stepper | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -88,6 +100,7 @@ class Objective(LightningModule):
         self._train_metrics = list(train_metrics)
         self._eval_metrics = list(eval_metrics)
         self.stop_requested = stop_requested
+        self.stepper = stepper
         self.step = 0
         """Optimizer steps made so far."""
         self.report = ChunkReport()
@@ -131,6 +144,17 @@ class Objective(LightningModule):
         """Makes the optimizer steps of a chunk and leaves its `report`."""
         started = time.perf_counter()
         report = ChunkReport()
+        if self.stepper is None:
+            recorded = self._steps(chunk, report)
+        else:
+            recorded = self.stepper.make_steps(self, chunk, report)
+            for _ in recorded:
+                self._count_step()
+        self._publish(chunk, recorded, report, started)
+        self.report = report
+
+    def _steps(self, chunk: Chunk, report: ChunkReport) -> list[Sums]:
+        """Makes the steps of a chunk and returns their sums."""
         if self._shares is None:
             self._shares = self.train_feed.shares(chunk.first, self.schedule.total_steps)
         recorded: list[Sums] = []
@@ -141,14 +165,13 @@ class Objective(LightningModule):
             report.num_samples += share.num_rows
             recorded.append(self._optimizer_step(share))
             self.step += 1
-        self._publish(chunk, recorded, report, started)
-        self.report = report
+        return recorded
 
     def _optimizer_step(self, share: Share) -> Sums:
         """Returns the step's sums on this rank: `loss`, `count`, the metrics, and `grad_norm` where clipped."""
-        optimizer = self._optimizer
+        optimizer = self.optimizer
         if self.optim is not None:
-            rate = self._rate(self.step)
+            rate = self.rate(self.step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * group.get("lr_scale", 1.0)
         scale = self.engine_world_size / self._global_count(share)
@@ -212,7 +235,8 @@ class Objective(LightningModule):
         self._count_step()
         return first
 
-    def _rate(self, step: int) -> float:
+    def rate(self, step: int) -> float:
+        """Returns the learning rate of a step, counted from 0."""
         assert self.optim is not None
         return self.optim.lr * self.optim.schedule.factor(step, self.schedule.total_steps)
 
@@ -246,7 +270,7 @@ class Objective(LightningModule):
             row = {"step": chunk.first + index + 1, "train/loss": loss / max(count, 1.0)}
             row |= {f"train/{name}": value / max(count, 1.0) for name, value in zip(names[2:], metrics, strict=True)}
             if self.optim is not None:
-                row["train/lr"] = self._rate(chunk.first + index)
+                row["train/lr"] = self.rate(chunk.first + index)
             if norms:
                 row["train/grad_norm"] = norms[index]
             report.rows.append(row)
@@ -337,7 +361,8 @@ class Objective(LightningModule):
         return self.train_feed.place.world_size
 
     @property
-    def _optimizer(self) -> torch.optim.Optimizer:
+    def optimizer(self) -> torch.optim.Optimizer:
+        """Returns the optimizer that the strategy holds."""
         return self.trainer.strategy.optimizers[0]
 
     def _count_step(self) -> None:

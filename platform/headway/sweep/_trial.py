@@ -13,6 +13,7 @@ import os
 import queue
 import signal
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from headway.config.errors import HeadwayError, Stopped
 from headway.config.overrides import override
 from headway.config.reading import Tree
 from headway.fit import fit
-from headway.recipe import load_recipe
+from headway.recipe import Recipe, load_recipe
 from headway.run import RunFolder, create_run
 from headway.sweep.ledger import trial_run_id
+from headway.track.recorder import OnReport
 from headway.training import total_steps
 
 Metrics = dict[str, float]
@@ -86,14 +88,10 @@ class RunningTrial:
     """
 
     def __init__(self, job: TrialJob, number: int, sample: dict[str, Any]) -> None:
-        self.job = job
-        self.sample = sample
-        self.run_id = trial_run_id(job.sweep_id, number)
+        self.trial = TrialRun(job, number, sample)
         self._reports: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
         self._go_on: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=self.run_id, daemon=True)
-        self._last: Metrics | None = None
-        self._reached = 0
+        self._thread = threading.Thread(target=self._work, name=self.trial.run_id, daemon=True)
 
     def advance(self) -> dict[str, Any]:
         """Goes on to the next report and returns it; `done` comes with or after the last.
@@ -119,19 +117,63 @@ class RunningTrial:
     # ---- in the thread ---------------------------------------------------------------------------
 
     def _work(self) -> None:
+        trial = self.trial
         try:
-            self._fit()
+            recipe = trial.recipe()
+            fit(
+                recipe,
+                runs=trial.job.runs,
+                name=trial.run_id,
+                trust=trial.job.trust,
+                on_report=trial.reporter(recipe, self._ask),
+                argv=trial.argv,
+                progress=False,
+            )
         except HeadwayError as error:
-            self._record(error)
+            trial.record(error)
         except BaseException as error:
             self._reports.put(error)
             return
-        # Nothing new to report: Ray takes the last report as the end, as it does for its functions.
-        self._reports.put({**self._last, "done": True} if self._last else {RESULT_DUPLICATE: True})
+        self._reports.put(trial.last_report())
 
-    def _fit(self) -> None:
+    def _ask(self, metrics: Metrics) -> bool:
+        self._reports.put(metrics)
+        return self._go_on.get()
+
+
+class TrialRun:
+    """A trial as a run: its recipe, its reports, and what its status says of its end.
+
+    Args:
+        job: what the trials have in common.
+        number: which this is.
+        sample: its changes to the recipe.
+    """
+
+    def __init__(self, job: TrialJob, number: int, sample: dict[str, Any]) -> None:
+        self.job = job
+        self.sample = sample
+        self.run_id = trial_run_id(job.sweep_id, number)
+        self.argv = ["headway", "sweep", self.run_id]
+        self._last: Metrics | None = None
+        self._reached = 0
+
+    def recipe(self) -> Recipe:
+        """Returns the sweep's recipe with the sample.
+
+        Raises:
+            UserError: the sample goes against it.
+        """
         changes = {"track.group": self.job.sweep_id, **self.job.fixed, **self.sample}
-        recipe = load_recipe(self.job.tree, changes, trust=self.job.trust)
+        return load_recipe(self.job.tree, changes, trust=self.job.trust)
+
+    def reporter(self, recipe: Recipe, ask: Callable[[Metrics], bool]) -> OnReport:
+        """Returns what the run calls with each validation.
+
+        Args:
+            recipe: the trial's.
+            ask: hands on a report and returns whether to go on.
+        """
 
         def on_report(metrics: Metrics) -> bool:
             self._reached = int(metrics["step"])
@@ -140,23 +182,21 @@ class RunningTrial:
                 # There is nothing left to stop; reported once the run is tested and closed.
                 self._last = metrics
                 return True
-            self._reports.put(metrics)
-            if self._go_on.get():
+            if ask(metrics):
                 return True
             message = f"stopped by {self.job.scheduler} at step {self._reached}"
             raise Stopped(message, signal_number=signal.SIGTERM)
 
-        fit(
-            recipe,
-            runs=self.job.runs,
-            name=self.run_id,
-            trust=self.job.trust,
-            on_report=on_report,
-            argv=["headway", "sweep", self.run_id],
-            progress=False,
-        )
+        return on_report
 
-    def _record(self, error: HeadwayError) -> None:
+    def last_report(self) -> dict[str, Any]:
+        """Returns the report at the end of the trial.
+
+        Where there is nothing new to report, Ray takes the last one as the end, as it does for its functions.
+        """
+        return {**self._last, "done": True} if self._last else {RESULT_DUPLICATE: True}
+
+    def record(self, error: HeadwayError) -> None:
         """Adds to the run's status what only the trial knows; a trial that was refused gets a run that says why."""
         run = RunFolder(Path(self.job.runs) / self.run_id)
         if not run.path.exists():

@@ -1,7 +1,7 @@
 """Drives Ray Tune: its start, what proposes trials and what stops them. The only file that does.
 
-Whatever replaces the process a trial (fused arrays, trials on several GPUs, a resumed search) takes
-the place of `TrialActor` here and hands the same ledger its reports.
+Trials run in processes of their own (`_trial.py`) or as rows of an array in this one (`_rows.py`); the ledger hears the
+same of both.
 """
 
 from __future__ import annotations
@@ -10,13 +10,17 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
 
 from headway.config.space import Distribution, SweepSection
 from headway.supervise.signals import StopFlag, stop_on_signals
 from headway.sweep.check import Plan
+from headway.sweep.fusing import Choice, choose
 from headway.sweep.ledger import Ledger
+
+if TYPE_CHECKING:
+    from headway.sweep._trial import TrialJob
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,26 +40,52 @@ _QUIET = {
 OBJECT_STORE_BYTES = 100 * 2**20
 
 
-def run_trials(ledger: Ledger, *, on_change: Callable[[], None]) -> int | None:
+def run_trials(ledger: Ledger, *, on_change: Callable[[], None], say: Callable[[str], None]) -> int | None:
     """Runs every trial of the ledger's plan.
 
     Args:
         ledger: takes what the trials report.
         on_change: called after each change of it.
+        say: takes a line for a person.
 
     Returns:
         The number of the signal that ended the search early, or None.
     """
     flag = StopFlag()
     on_main_thread = threading.current_thread() is threading.main_thread()
-    with (
-        quiet_environment(),
-        ray_session(concurrency(ledger.plan)) as num_cpus,
-        # After Ray's start, which installs a handler of its own.
-        stop_on_signals(flag) if on_main_thread else nullcontext(flag),
-    ):
-        build_tuner(ledger, flag, on_change, num_cpus=num_cpus).fit()
+    with quiet_environment():
+        choice = choose(ledger.plan, processes=concurrency(ledger.plan))
+        say(f"trials are {choice.reason}")
+        job = _job(ledger)
+        with (
+            ray_session(1 if choice.seats else concurrency(ledger.plan)) as num_cpus,
+            # After Ray's start, which installs a handler of its own.
+            stop_on_signals(flag) if on_main_thread else nullcontext(flag),
+            _rows(job, choice),
+        ):
+            build_tuner(ledger, job, flag, on_change, num_cpus=num_cpus, seats=choice.seats).fit()
     return flag.signal_number
+
+
+def _rows(job: TrialJob, choice: Choice) -> AbstractContextManager[object]:
+    from headway.sweep._rows import trials_as_rows
+
+    return trials_as_rows(job, seats=choice.seats) if choice.seats else nullcontext()
+
+
+def _job(ledger: Ledger) -> TrialJob:
+    from headway.sweep._trial import TrialJob
+
+    plan = ledger.plan
+    return TrialJob(
+        tree=plan.tree,
+        fixed=plan.fixed,
+        runs=str(ledger.folder.path.parent),
+        sweep_id=ledger.folder.id,
+        trust=plan.trust,
+        scheduler=plan.search.scheduler.kind,
+        folder=os.getcwd(),  # noqa: PTH109 - for os.chdir
+    )
 
 
 def concurrency(plan: Plan) -> int:
@@ -119,24 +149,33 @@ def ray_session(num_trials: int) -> Iterator[int | None]:
         ray.shutdown()
 
 
-def build_tuner(ledger: Ledger, flag: StopFlag, on_change: Callable[[], None], *, num_cpus: int | None) -> Any:
-    """Returns Ray's tuner of a plan."""
+def build_tuner(
+    ledger: Ledger,
+    job: TrialJob,
+    flag: StopFlag,
+    on_change: Callable[[], None],
+    *,
+    num_cpus: int | None,
+    seats: int | None,
+) -> Any:
+    """Returns Ray's tuner of a plan.
+
+    Args:
+        ledger: takes what the trials report.
+        job: what the trials have in common.
+        flag: ends the search.
+        on_change: called after each change of the ledger.
+        num_cpus: for how many processes Ray was started; None where it was running.
+        seats: how many rows an array trains at a time; None for a process a trial.
+    """
     from ray import tune
 
     from headway.sweep._callbacks import Account, StopOnSignal
-    from headway.sweep._trial import TrialActor, TrialJob
+    from headway.sweep._trial import TrialActor
 
     plan, search = ledger.plan, ledger.plan.search
-    job = TrialJob(
-        tree=plan.tree,
-        fixed=plan.fixed,
-        runs=str(ledger.folder.path.parent),
-        sweep_id=ledger.folder.id,
-        trust=plan.trust,
-        scheduler=search.scheduler.kind,
-        folder=os.getcwd(),  # noqa: PTH109 - for os.chdir
-    )
-    at_a_time = concurrency(plan)
+    at_a_time = seats or concurrency(plan)
+    # Rows have no process: Tune may start as many as there are seats.
     resources = {"cpu": 1.0}
     if _num_gpus(plan):
         resources["gpu"] = min(1.0, _num_gpus(plan) / at_a_time)
@@ -150,10 +189,10 @@ def build_tuner(ledger: Ledger, flag: StopFlag, on_change: Callable[[], None], *
             num_samples=1 if grid else search.trials,
             # Where Ray was started for this sweep its CPUs are the limit, which keeps trials in
             # waiting and so every process in use; a limit of the searcher's does not.
-            search_alg=build_searcher(plan.seed, max_concurrent=0 if num_cpus else at_a_time),
+            search_alg=build_searcher(plan.seed, max_concurrent=0 if num_cpus and not seats else at_a_time),
             scheduler=build_scheduler(search, grace_steps=plan.grace_steps, total_steps=plan.total_steps),
             # A process imports torch once, not once a trial.
-            reuse_actors=True,
+            reuse_actors=seats is None,
             trial_dirname_creator=_folder_name,
         ),
         run_config=tune.RunConfig(

@@ -17,6 +17,7 @@ from headway.config.overrides import override, parse_assignments
 from headway.config.reading import Tree
 from headway.config.space import SweepSection
 from headway.recipe import Recipe, load_recipe, read_recipe
+from headway.sweep.fusing import why_not_fused
 
 _NOT_SEARCHABLE = ("name", "sweep", "track")
 
@@ -43,6 +44,10 @@ class Plan:
     """Changes that every trial shares; a sample goes before them."""
     command: tuple[str, ...]
     """How the user's own command line would train this recipe; empty where the recipe is no file."""
+    not_fusable: str | None
+    """Why trials cannot be trained together; None where they can."""
+    probe: tuple[Recipe, Data] | None
+    """A trial to time steps with, where they can."""
 
     @property
     def num_trials(self) -> int:
@@ -79,6 +84,7 @@ def check_sweep(
     variants = [loaded, *check_space(tree, search, trust=trust)]
     device, data = _prepare(loaded)
     check_metric(search.metric, metric_names(loaded, data))
+    not_fusable = "sweep.fuse is off" if search.fuse == "off" else why_not_fused(variants, data)
     total_steps = max(_total_steps(variant, data) for variant in variants)
     return Plan(
         name=loaded.name,
@@ -93,6 +99,8 @@ def check_sweep(
         # One core a trial: more threads than cores slow each other down.
         fixed={"trainer.threads": 1},
         command=_command(recipe, changes, trust),
+        not_fusable=not_fusable,
+        probe=None if not_fusable else (variants[-1], data),
     )
 
 

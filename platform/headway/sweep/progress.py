@@ -48,6 +48,10 @@ class SweepProgress:
             self._last_line = time.monotonic()
             self.console.print(f"{self.ledger.folder.id}  {self.summary()}", highlight=False, soft_wrap=True)
 
+    def say(self, line: str) -> None:
+        """Shows a line that stays."""
+        self.console.print(f"{self.ledger.folder.id}  {line}", highlight=False, soft_wrap=True)
+
     def close(self) -> None:
         """Shows the last state and leaves it."""
         self.update(last=True)

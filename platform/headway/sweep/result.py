@@ -47,7 +47,7 @@ class SweepResult:
     best: Trial | None
     """The trial with the best value among those that did not fail."""
     command: str | None
-    """Trains the best trial again, to its end and exactly."""
+    """Trains the best trial again, to its end: exactly, or within rounding where it was a row of an array."""
     wall_s: float
 
     def as_dict(self) -> dict[str, Any]:

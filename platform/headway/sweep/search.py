@@ -27,8 +27,9 @@ def sweep(
 ) -> SweepResult:
     """Runs the trials of a recipe's `sweep` section and returns what they came to.
 
-    The same seed proposes the same trials, and each trains the same. Which of them a scheduler
-    stops depends on the order in which they report, which differs where several run at a time.
+    The same seed proposes the same trials, and each trains the same: to the bit in a process of its own, within
+    rounding as a row of an array (`sweep.fuse`). Which of them a scheduler stops depends on the order in which they
+    report, which differs where several run at a time.
 
     Args:
         recipe: a path, the name of one that comes along, a tree or a `Recipe`, with a `sweep` section.
@@ -83,7 +84,8 @@ def _search(ledger: Ledger, *, progress: bool) -> None:
 
     line = SweepProgress(ledger) if progress else None
     try:
-        signal_number = run_trials(ledger, on_change=line.update if line else lambda: None)
+        on_change, say = (line.update, line.say) if line else (lambda: None, lambda _: None)
+        signal_number = run_trials(ledger, on_change=on_change, say=say)
     finally:
         if line is not None:
             line.close()

@@ -7,6 +7,7 @@ import os
 import platform as machine
 import subprocess
 import time
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,12 @@ def build_manifest(*, argv: list[str], data_fingerprint: str, device: str, world
     }
 
 
+@cache
 def code_state(folder: Path) -> dict[str, Any]:
-    """Returns the git commit of a folder, and the diff where it is dirty; {} outside a repository."""
+    """Returns the git commit of a folder, and the diff where it is dirty; {} outside a repository.
+
+    It is that of the process's first run, whose modules those after it use.
+    """
     commit = _git(folder, "rev-parse", "HEAD")
     if commit is None:
         return {}
@@ -64,6 +69,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
     return done.stdout
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return importlib.metadata.version(package)

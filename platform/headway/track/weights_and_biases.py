@@ -107,6 +107,7 @@ class WandbSink:
                 init_timeout=20,
                 # A run folder outside any repository is usual; the manifest records code and packages.
                 disable_git=True,
+                x_save_requirements=False,
                 save_code=False,
                 x_disable_meta=False,
             ),

@@ -1,0 +1,159 @@
+"""`fit_rows`: several recipes trained side by side, each with a run folder of its own. Needs no Ray."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headway.config.contracts import Batch, Data, Place, Split
+from headway.config.errors import HeadwayError, UserError
+from headway.fit import prepare
+from headway.fused.fusing import stack_key, why_not
+from headway.fused.rows import Metrics, Row
+from headway.fused.seating import Array
+from headway.recipe import Recipe
+from headway.run import RunFolder, create_run, replace_file
+from headway.supervise.place import choose_device
+from headway.training import Job, quiet_lightning, train
+
+OnReport = Callable[[Metrics], bool]
+
+
+class DataShelf:
+    """Data that has been loaded: rows with the same `data` section share it, moved to their device once."""
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Data] = {}
+
+    def prepare(self, recipe: Recipe, place: Place) -> Data:
+        """Returns a recipe's data, checked against its other sections.
+
+        Raises:
+            UserError: one line for the first thing that does not fit.
+        """
+        key = recipe.data.model_dump_json()
+        known = self._loaded.get(key)
+        data = prepare(recipe, place, data=known)
+        if known is None:
+            data = self._loaded[key] = keep_splits(data)
+        return data
+
+
+def keep_splits(data: Data) -> Data:
+    """Returns the data with splits that are moved to a device once, however many runs ask."""
+    train, validation, test = map(_KeptSplit, (data.train, data.validation, data.test))
+    return replace(data, train=train, validation=validation, test=test)
+
+
+class _KeptSplit(Split):
+    """A split that is moved to a device once."""
+
+    def __init__(self, split: Split) -> None:
+        self.split = split
+        self.in_memory = split.in_memory
+        self._moved: dict[tuple[torch.device, torch.dtype], Split] = {}
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def gather(self, index_N: Tensor, *, epoch: int) -> Batch:
+        """Returns samples."""
+        return self.split.gather(index_N, epoch=epoch)
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Split:
+        """Returns the same split for the same device and type."""
+        key = device, dtype
+        if key not in self._moved:
+            self._moved[key] = self.split.to(device, dtype)
+        return self._moved[key]
+
+
+def make_row(
+    name: str,
+    make_recipe: Callable[[], Recipe],
+    *,
+    runs: Path,
+    shelf: DataShelf,
+    reporter: Callable[[Recipe, OnReport], OnReport] | None = None,
+    argv: Sequence[str] = (),
+) -> Row:
+    """Returns a row that trains a recipe into a run folder, and waits at each validation.
+
+    Args:
+        name: the run's.
+        make_recipe: returns what it trains; called in the row's thread.
+        runs: the folder of run folders.
+        shelf: where data is kept.
+        reporter: makes what the run calls with each validation, from the recipe and from what waits there.
+        argv: the command line that the run's manifest has.
+    """
+
+    def work(row: Row) -> None:
+        recipe = make_recipe()
+        place = Place(device=choose_device(recipe.trainer))
+        data = shelf.prepare(recipe, place)
+        reason = why_not(recipe, data)
+        if reason is not None:
+            raise UserError(f"sweep.fuse: on, but {reason}; set sweep.fuse=off")
+        row.key = stack_key(recipe, data)
+        run = create_run(runs, recipe.name, name=name)
+        replace_file(run.recipe, recipe.yaml())
+        run.update_status(state="created", recipe=recipe.name)
+        on_report = reporter(recipe, row.give_report) if reporter else row.give_report
+        try:
+            train(Job(recipe, run, place, list(argv), False, on_report, None, False, stepper=row), data)
+        except BaseException as error:
+            _log(run, error)
+            raise
+
+    return Row(name, work)
+
+
+def _log(run: RunFolder, error: BaseException) -> None:
+    """Writes why a row ended into its run's log: rows share this process's output."""
+    with run.log(0).open("a") as log:
+        if isinstance(error, HeadwayError):
+            log.write(f"headway: {error}\n")
+        else:
+            traceback.print_exception(error, file=log)
+
+
+def _given(recipe: Recipe) -> Recipe:
+    return recipe
+
+
+def fit_rows(recipes: Mapping[str, Recipe], *, runs: str | Path) -> dict[str, dict[str, Any]]:
+    """Trains recipes side by side and returns the final metrics by name.
+
+    Args:
+        recipes: by the name of the run.
+        runs: the folder of run folders.
+
+    Raises:
+        UserError: a recipe that cannot be a row.
+        TrainingFailed: a row's loss is no number, after the others have ended.
+    """
+    shelf, array = DataShelf(), Array()
+    rows = [
+        make_row(name, partial(_given, recipe), runs=Path(runs), shelf=shelf, argv=sys.argv)
+        for name, recipe in recipes.items()
+    ]
+    with quiet_lightning():
+        waiting = list(rows)
+        while waiting:
+            array.advance(waiting)
+            for row in waiting:
+                row.take_report()
+            waiting = [row for row in waiting if not row.ended]
+    for row in rows:
+        if row.error is not None:
+            raise row.error
+    return {row.name: RunFolder(Path(runs) / row.name).status()["final"] for row in rows}

@@ -1,0 +1,147 @@
+"""A row of a stack is the run alone: its losses, its checkpoints, its failure; whatever its neighbours do."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from headway.config.errors import TrainingFailed, UserError
+from headway.fit import fit
+from headway.fused.fit import fit_rows
+from headway.recipe import load_recipe
+from headway.run import RunFolder, read_metrics
+
+pytestmark = pytest.mark.quick
+
+COMMON = {
+    "trainer": {
+        "max_steps": 11, "validate_every": 4, "batch_size": 130, "eval_batch_size": 300, "threads": 1,
+        "precision": "fp64", "steps_per_call": 3,
+    },
+    "track": {"wandb": "disabled", "every": 1},
+}  # fmt: skip
+DIGITS = {**COMMON, "data": {"kind": "digits", "layout": "image"}, "init": "kaiming"}
+TEXT = {
+    **COMMON, "init": {"kind": "normal", "std": 0.1}, "trainer": {**COMMON["trainer"], "batch_size": 5},
+    "data": {"kind": "text", "sequence_length": 7, "max_characters": 3_001, "vocabulary": "character"},
+}  # fmt: skip
+ADAMW = {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.1, "schedule": {"kind": "cosine", "warmup_steps": 3}}
+SGD = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
+RECIPES = {
+    "logistic": {**DIGITS, "model": "logistic", "optim": SGD},
+    "mlp": {
+        **DIGITS, "optim": ADAMW, "trainer": {**COMMON["trainer"], "clip_norm": 0.5},
+        "model": {"kind": "mlp", "hidden": [13, 7], "activation": "tanh", "dropout": 0.2, "input_dropout": 0.1},
+    },
+    "convnet": {
+        **DIGITS, "optim": SGD, "trainer": {**COMMON["trainer"], "clip_value": 0.01},
+        "model": {"kind": "convnet", "filters": [3, 5], "filter_size": 3, "padding": 1, "hidden": 11, "dropout": 0.2},
+    },
+    "regress": {
+        **COMMON, "data": "diabetes", "init": "xavier", "optim": ADAMW, "model": {"kind": "mlp", "hidden": [7]},
+    },
+    "ngram": {**TEXT, "optim": ADAMW, "model": {"kind": "ngram", "context": 2, "embedding": 3, "hidden": 5}},
+    "gpt": {
+        **TEXT, "optim": ADAMW, "model": {"kind": "gpt", "num_layers": 2, "num_heads": 2, "width": 6, "dropout": 0.1},
+    },
+}  # fmt: skip
+
+
+def rows_of(base, count):
+    """Returns recipes that differ in all that rows may differ in, a few with the same seeds."""
+    recipes = {}
+    for number in range(count):
+        changes = {"optim.lr": base["optim"]["lr"] / (1 + number), "trainer.seed": number // 2, "name": f"row-{number}"}
+        changes["optim.weight_decay"] = 0.05 * (number % 3)
+        if base["init"] in ("kaiming", "xavier"):
+            changes["init.kind"] = ["kaiming", "xavier", "orthogonal"][number % 3]
+        if isinstance(base["model"], dict) and "dropout" in base["model"]:
+            changes["model.dropout"] = [0.0, 0.1, 0.5][number % 3]
+        recipes[f"row-{number}"] = load_recipe(base, changes)
+    return recipes
+
+
+def losses(run):
+    """Returns every loss that a run reports, by step and name."""
+    rows = read_metrics(run.metrics)
+    return {
+        (row["step"], name): row[name] for row in rows for name in row if name.endswith(("loss", "accuracy", "norm"))
+    }
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_loss_of_a_row_is_that_of_the_run_alone(name, tmp_path):
+    recipes = rows_of(RECIPES[name], 5)
+    finals = fit_rows(recipes, runs=tmp_path / "together")
+    for row, recipe in recipes.items():
+        alone = fit(recipe, runs=tmp_path / "alone", name=row, progress=False)
+        expected, found = (losses(RunFolder(tmp_path / side / row)) for side in ("alone", "together"))
+        assert expected.keys() == found.keys()
+        assert len(expected) >= 15
+        for key, value in expected.items():
+            assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-12), (row, key)
+        assert finals[row] == pytest.approx(alone.metrics, rel=1e-9)
+
+
+def test_a_row_goes_on_alone_where_it_stopped(tmp_path):
+    base = {**RECIPES["mlp"], "optim": {**ADAMW, "schedule": "constant"}}
+    recipes = rows_of(base, 3)
+    fit_rows(recipes, runs=tmp_path)
+    for row, recipe in recipes.items():
+        longer = {"trainer.max_steps": 20}
+        moved = fit(resume=str(tmp_path / row), overrides=longer, progress=False)
+        whole = fit(recipe, longer, runs=tmp_path / "alone", name=row, progress=False)
+        assert moved.step == whole.step == 20
+        # Where 11 steps end there is a validation that 20 steps do not have; the weights do not care.
+        assert moved.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-9)
+
+
+def test_a_row_that_explodes_leaves_its_neighbours_alone(tmp_path):
+    recipes = rows_of(RECIPES["logistic"], 3)
+    broken = load_recipe(RECIPES["logistic"], {"optim.lr": 1e308, "name": "row-broken"})
+    with pytest.raises(TrainingFailed, match=r"train/loss is (nan|inf)"):
+        fit_rows({"row-broken": broken, **recipes}, runs=tmp_path)
+    assert RunFolder(tmp_path / "row-broken").status()["state"] == "failed"
+    fit_rows(recipes, runs=tmp_path / "without")
+    for row in recipes:
+        assert RunFolder(tmp_path / row).status()["state"] == "done"
+        assert losses(RunFolder(tmp_path / row)) == losses(RunFolder(tmp_path / "without" / row))
+
+
+def test_rows_of_other_shapes_and_lengths_train_side_by_side(tmp_path):
+    recipes = rows_of(RECIPES["mlp"], 2)
+    recipes["row-wide"] = load_recipe(
+        RECIPES["mlp"], {"model.hidden": [17], "trainer.max_steps": 5, "name": "row-wide"}
+    )
+    finals = fit_rows(recipes, runs=tmp_path / "together")
+    for row, recipe in recipes.items():
+        alone = fit(recipe, runs=tmp_path / "alone", name=row, progress=False)
+        assert finals[row] == pytest.approx(alone.metrics, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"regularize": {"penalty": {"l2": 0.1}}}, "regularize.penalty acts on one net at a time"),
+        ({"trainer.precision": "bf16-mixed"}, "trainer.precision bf16-mixed is a cast"),
+        ({"trainer.compile": True}, "trainer.compile compiles one net"),
+        ({"trainer.rng": "fast"}, "trainer.rng fast draws from one generator"),
+        ({"trainer.micro_batch": 3}, "trainer.micro_batch cuts a batch"),
+        ({"model": {"kind": "resnet", "depth": 8, "width": 3}}, "model.kind resnet has operations"),
+        ({"model": {"kind": "convnet", "filters": [3, 5], "filter_size": 3, "batch_norm": True}}, "model.batch_norm"),
+        ({"init": {"kind": "mup", "base_width": 7}, "optim": ADAMW}, "init.kind mup gives each weight a learning rate"),
+        ({"optim": {"kind": "lbfgs", "lr": 1.0}, "trainer.batch_size": 2000}, "the optimizer asks for the loss"),
+    ],
+)  # fmt: skip
+def test_what_a_stack_cannot_honour_is_refused(changes, reason, tmp_path):
+    recipe = load_recipe(RECIPES["mlp"] | {"trainer": COMMON["trainer"]}, changes)
+    with pytest.raises(UserError, match=f"sweep.fuse: on, but {reason}"):
+        fit_rows({"row": recipe}, runs=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_librarys_generator_is_each_rows_own(tmp_path):
+    before = torch.get_rng_state()
+    recipes = rows_of(RECIPES["mlp"], 2)
+    fit_rows(recipes, runs=tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)
