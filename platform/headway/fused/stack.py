@@ -10,8 +10,9 @@ Shapes: K rows, P weights of a row, N samples of a batch.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -61,11 +62,8 @@ class Stack:
         self.dtype = named[0][1].dtype
         self._optim = _optimizer_of(self)
         with torch.no_grad():
-            self.weights_KP = self._gather(lambda net, _state, place: net[place.name])
-            self.state = {
-                name: self._gather(lambda _net, state, place, name=name: state[place.name].get(name))
-                for name in self._optim.state_names
-            }
+            self.weights_KP = self._gather(lambda weight, _state: weight)
+            self.state = {name: self._gather(partial(_get, name)) for name in self._optim.state_names}
         self._gradient_KP = self.empty()
         self._views: list[tuple[nn.Parameter, dict[str, Any], Tensor, dict[str, Tensor]]] = []
         self._look_into()
@@ -74,14 +72,14 @@ class Stack:
 
     # ---- rows and matrix ---------------------------------------------------------------------------
 
-    def _gather(self, value: Any) -> Tensor:
-        """Returns (K, P) of what each row has for each weight; zeros where it has nothing yet."""
-        matrix = torch.zeros(len(self.objectives), self.places[-1].stop, device=self.device, dtype=self.dtype)
+    def _gather(self, value: Callable[[nn.Parameter, dict[str, Any]], Tensor | None]) -> Tensor:
+        """Returns (K, P) of what a row has for a weight and its optimizer state; zeros where it has nothing yet."""
+        matrix = self.empty().zero_()
         for row, objective, optimizer in zip(matrix, self.objectives, self.optimizers, strict=True):
             net = dict(objective.net.named_parameters())
-            state = {name: optimizer.state[weight] for name, weight in net.items()}
             for place in self.places:
-                found = value(net, state, place)
+                weight = net[place.name]
+                found = value(weight, optimizer.state[weight])
                 if found is not None:
                     row[place.start : place.stop].view(place.shape).copy_(found)
         return matrix
@@ -225,6 +223,10 @@ class _RowNet:
 
     def __call__(self, *arguments: Any) -> Any:
         return functional_call(self.template, self.weights, arguments)
+
+
+def _get(name: str, _weight: nn.Parameter, state: dict[str, Any]) -> Tensor | None:
+    return state.get(name)
 
 
 def _template(objectives: Sequence[Objective]) -> nn.Module:

@@ -1,9 +1,28 @@
-"""What several architectures read off a `DataSpec`."""
+"""What the configs of several architectures share, and what they read off a `DataSpec`."""
 
 from __future__ import annotations
 
-from headway.config.contracts import DataSpec
+from pydantic import PositiveInt, model_validator
+
+from headway.config.contracts import DataSpec, ModelConfig
 from headway.config.errors import UserError
+
+
+class HeadsConfig(ModelConfig):
+    """What nets of attention layers have in common."""
+
+    num_layers: PositiveInt
+    """Number of layers; of the encoder and of the decoder where there are both."""
+    num_heads: PositiveInt
+    """Number of attention heads; divides `width`."""
+    width: PositiveInt
+    """Size of a token's representation."""
+
+    @model_validator(mode="after")
+    def _heads_divide_width(self) -> HeadsConfig:
+        if self.width % self.num_heads:
+            raise ValueError(f"num_heads is {self.num_heads} and does not divide width {self.width}")
+        return self
 
 
 def output_size(spec: DataSpec, *, model: str) -> int:

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from headway.config.contracts import DataSpec, ModelConfig
+from headway.config.contracts import DataSpec
 from headway.config.errors import UserError
 from headway.models._huggingface import read_bert
-from headway.models._sizes import check_positions
+from headway.models._sizes import HeadsConfig, check_positions
 from headway.nn.attention import MultiHeadAttention
 from headway.nn.draws import Draws
 from headway.nn.dropout import Dropout
@@ -34,27 +34,15 @@ PADDING = 0
 _EPSILON = 1e-12
 
 
-class Config(ModelConfig):
+class Config(HeadsConfig):
     """Configures `BERT`."""
 
-    num_layers: PositiveInt
-    """Number of encoder layers."""
-    num_heads: PositiveInt
-    """Number of attention heads; divides `width`."""
-    width: PositiveInt
-    """Size of a token's representation."""
     hidden: PositiveInt | None = None
     """Width of the perceptron in each layer; four times `width` when absent."""
     max_positions: PositiveInt | None = None
     """Longest sequence the net can read, in tokens; the data's sequence length when absent."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability that a value of the embeddings, of a sub-layer's output or of the pooled token is dropped."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Config:
-        if self.width % self.num_heads:
-            raise ValueError(f"num_heads is {self.num_heads} and does not divide width {self.width}")
-        return self
 
     def build(self, spec: DataSpec) -> BERT:
         """Returns the net for this vocabulary: with the heads of pre-training, or with a classifier.

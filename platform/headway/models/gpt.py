@@ -22,27 +22,21 @@ from pathlib import Path
 from typing import Literal, overload
 
 import torch
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
-from headway.config.contracts import DataSpec, ModelConfig, State
+from headway.config.contracts import DataSpec, State
 from headway.config.errors import UserError
 from headway.models._huggingface import read_gpt
-from headway.models._sizes import check_positions
+from headway.models._sizes import HeadsConfig, check_positions
 from headway.nn.attention import CausalSelfAttention
 from headway.nn.draws import Draws
 from headway.nn.dropout import Dropout
 
 
-class Config(ModelConfig):
+class Config(HeadsConfig):
     """Configures `GPT`."""
 
-    num_layers: PositiveInt
-    """Number of blocks."""
-    num_heads: PositiveInt
-    """Number of attention heads; divides `width`."""
-    width: PositiveInt
-    """Size of the residual stream."""
     norm: Literal["pre", "post"] = "pre"
     """Whether layer norms come before each sub-layer, as in GPT-2, or after its residual sum, as in GPT-1."""
     max_positions: PositiveInt | None = None
@@ -53,12 +47,6 @@ class Config(ModelConfig):
     """Whether linear layers and norms have biases, as GPT-2's do."""
     tied: bool = True
     """Whether the output layer shares the embedding's weights."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Config:
-        if self.width % self.num_heads:
-            raise ValueError(f"num_heads is {self.num_heads} and does not divide width {self.width}")
-        return self
 
     def build(self, spec: DataSpec) -> GPT:
         """Returns the net for this vocabulary.

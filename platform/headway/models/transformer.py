@@ -22,11 +22,12 @@ import math
 from collections.abc import Callable
 from typing import Literal, overload
 
-from pydantic import Field, PositiveInt, model_validator
+from pydantic import Field, PositiveInt
 from torch import Tensor, cat, nn
 
-from headway.config.contracts import DataSpec, ModelConfig, State
+from headway.config.contracts import DataSpec, State
 from headway.config.errors import UserError
+from headway.models._sizes import HeadsConfig
 from headway.nn.attention import MultiHeadAttention, attend_fused, join_heads, split_heads
 from headway.nn.beam_search import PADDING
 from headway.nn.draws import Draws
@@ -34,27 +35,15 @@ from headway.nn.dropout import Dropout
 from headway.nn.positions import sinusoidal_positions
 
 
-class Config(ModelConfig):
+class Config(HeadsConfig):
     """Configures `Transformer`."""
 
-    num_layers: PositiveInt
-    """Number of layers of the encoder, and of the decoder."""
-    num_heads: PositiveInt
-    """Number of attention heads; divides `width`."""
-    width: PositiveInt
-    """Size of a token's representation."""
     hidden: PositiveInt | None = None
     """Width of the perceptron in each layer; four times `width` when absent."""
     norm: Literal["post", "pre"] = "post"
     """Whether layer norms come after each sub-layer's residual sum, as in the paper, or before each sub-layer."""
     dropout: float = Field(default=0.1, ge=0, lt=1)
     """Probability that a value of the embeddings or of a sub-layer's output is dropped while training."""
-
-    @model_validator(mode="after")
-    def _heads_divide_width(self) -> Config:
-        if self.width % self.num_heads:
-            raise ValueError(f"num_heads is {self.num_heads} and does not divide width {self.width}")
-        return self
 
     def build(self, spec: DataSpec) -> Transformer:
         """Returns the net for this vocabulary.
