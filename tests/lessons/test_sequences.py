@@ -60,9 +60,9 @@ def test_both_sides_of_the_sequence_lesson_learn(train) -> None:
 @pytest.mark.soak
 @pytest.mark.parametrize("length", [20, 50, 100])
 def test_memory_at_full_size(train, length: int) -> None:
-    vanilla, orthogonal = (
-        train(f"memory-{net}", {"data.length": length}).metrics["test/loss"] for net in ("rnn", "orthogonal")
-    )
+    steps = max(1000, 20 * length)
+    changes = {"data.length": length, "trainer.max_steps": steps, "trainer.validate_every": steps}
+    vanilla, orthogonal = (train(f"memory-{net}", changes).metrics["test/loss"] for net in ("rnn", "orthogonal"))
     assert vanilla > 0.9 * GUESSING
     assert orthogonal < 0.5 * GUESSING
 

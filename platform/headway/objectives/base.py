@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
@@ -284,9 +284,10 @@ class Objective(LightningModule):
 
     # ---- validation ------------------------------------------------------------------------------
 
-    def validation_step(self, share: Share) -> None:
-        """Adds one batch's sums."""
-        self.add_sums(self._validation_sums, share)
+    def validation_step(self, shares: Iterable[Share]) -> None:
+        """Adds the sums of the whole split: a call of Lightning's costs more than a small net's batch."""
+        for share in shares:
+            self.add_sums(self._validation_sums, share)
 
     def on_validation_epoch_start(self) -> None:
         """Starts the sums at nothing."""
@@ -342,9 +343,9 @@ class Objective(LightningModule):
         """Returns the chunks of the next period between validations."""
         return _Chunks(self)
 
-    def val_dataloader(self) -> _Shares:
+    def val_dataloader(self) -> _Pass:
         """Returns the validation split."""
-        return _Shares(self.validation_feed)
+        return _Pass(self.validation_feed)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Returns the batch as it is: splits in memory live on the device, others are moved share by share."""
@@ -382,14 +383,14 @@ class _Chunks:
         return self.objective.chunks()
 
 
-class _Shares:
-    """One pass over a split."""
+class _Pass:
+    """One pass over a split, as one item: the iterator over its shares."""
 
     def __init__(self, feed: Feed) -> None:
         self.feed = feed
 
     def __len__(self) -> int:
-        return self.feed.batches_per_epoch
+        return 1
 
-    def __iter__(self) -> Iterator[Share]:
-        return self.feed.shares(0, self.feed.batches_per_epoch)
+    def __iter__(self) -> Iterator[Iterator[Share]]:
+        yield self.feed.shares(0, self.feed.batches_per_epoch)
