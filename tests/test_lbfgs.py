@@ -8,9 +8,12 @@ import torch
 from torch import nn
 
 import headway as hw
+from headway.config.contracts import Place
 from headway.config.errors import UserError
 from headway.config.section import validate_section
+from headway.fit import prepare
 from headway.optim import LBFGS, live_state, plain_state
+from headway.recipe import load_recipe
 
 pytestmark = pytest.mark.quick
 
@@ -64,7 +67,8 @@ def test_a_decay_that_its_line_search_would_not_see_is_refused():
     ("changes", "line"),
     [
         ({"trainer.batch_size": 32}, r"^trainer\.batch_size: 32 is part of 399 samples, and lbfgs needs them all"),
-        ({"trainer.clip_norm": 1.0}, r"^trainer\.clip_norm: lbfgs measures its steps by the gradient"),
+        ({"trainer.clip_norm": 1.0}, r"^trainer\.clip_norm: 1\.0, but lbfgs measures its steps by the gradient"),
+        ({"trainer.clip_value": 0.1}, r"^trainer\.clip_value: 0\.1, but lbfgs measures its steps by the gradient"),
         ({"strategy": "fsdp", "trainer.devices": 2}, r"^optim\.kind: lbfgs needs whole weights .*; use strategy=ddp"),
     ],
 )
@@ -72,3 +76,9 @@ def test_what_it_cannot_do_is_refused_before_anything_starts(tmp_path, changes, 
     with pytest.raises(UserError, match=line):
         hw.fit(TREE, changes, runs=tmp_path, progress=False)
     assert not any(tmp_path.iterdir())
+
+
+def test_a_precision_that_scales_the_gradient_is_refused():
+    recipe = load_recipe(TREE, {"trainer.precision": "fp16-mixed", "trainer.accelerator": "cpu"})
+    with pytest.raises(UserError, match=r"^trainer\.precision: fp16-mixed scales the gradient away from the loss"):
+        prepare(recipe, Place(device="cuda"))

@@ -25,6 +25,8 @@ from headway.supervise.place import choose_device, devices_per_node, rank_place
 from headway.supervise.signals import StopFlag, stop_on_signals
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from headway.config.reading import Tree
     from headway.track.recorder import OnReport
 
@@ -112,7 +114,7 @@ def fit(
     )
 
 
-def prepare(recipe: Recipe, place: Place, *, data: Data | None = None) -> Data:
+def prepare(recipe: Recipe, place: Place, *, data: Data | None = None, restored: bool = False) -> Data:
     """Returns the data, having checked that data, net, objective and strategy go together.
 
     Nothing is trained and no process started: the net is built without memory for its weights.
@@ -121,6 +123,7 @@ def prepare(recipe: Recipe, place: Place, *, data: Data | None = None) -> Data:
         recipe: what to check.
         place: where it would train.
         data: the recipe's, where it is loaded already.
+        restored: whether a checkpoint will bring the weights.
 
     Raises:
         UserError: one line for the first thing that does not fit.
@@ -143,6 +146,9 @@ def prepare(recipe: Recipe, place: Place, *, data: Data | None = None) -> Data:
         technique.check(data.spec, recipe.strategy)
         if net is not None:
             technique.build(data.spec, seed=0).attach(net)
+    _check_settled(recipe, data)
+    if recipe.init is not None and net is not None and not restored:
+        _check_init(recipe, data, net)
     if recipe.init is not None and recipe.init.by_width and recipe.optim is not None and recipe.optim.kind != "adamw":
         raise UserError(f"optim.kind: {recipe.optim.kind} has other rates under init {recipe.init.kind}; use adamw")
     if recipe.optim is not None and recipe.optim.needs_closure:
@@ -150,6 +156,31 @@ def prepare(recipe: Recipe, place: Place, *, data: Data | None = None) -> Data:
     if recipe.trainer.monitor != "val/loss" and not isinstance(recipe.objective, ModuleConfig):
         _check_monitor(recipe, data)
     return data
+
+
+def _check_settled(recipe: Recipe, data: Data) -> None:
+    """Refuses a technique that needs more steps than there are."""
+    longest = max(recipe.regularize.items(), key=lambda item: item[1].settled_after, default=None)
+    if longest is None or longest[1].settled_after == 0:
+        return
+    from headway.training import total_steps
+
+    name, config = longest
+    steps = total_steps(recipe, -(-len(data.train) // recipe.trainer.batch_size))
+    if config.settled_after > steps:
+        raise UserError(
+            f"regularize.{name}.end: {config.settled_after}, but the run has {steps} steps; lower it, or train longer"
+        )
+
+
+def _check_init(recipe: Recipe, data: Data, net: nn.Module) -> None:
+    """Refuses an init whose source is not there, or that cannot scale this net."""
+    assert recipe.init is not None
+    if recipe.init.by_width:
+        from headway.training import scales_by_width
+
+        scales_by_width(recipe, data, net)
+    recipe.init.given(net)
 
 
 def _check_full_batch(recipe: Recipe, data: Data) -> None:
@@ -172,9 +203,17 @@ def _check_full_batch(recipe: Recipe, data: Data) -> None:
             f"regularize.noise: {kind} compares losses with their gradients, which noise on weights or gradients "
             "would part; leave it out"
         )
-    if trainer.clip_norm is not None or trainer.clip_value is not None:
+    for name in ("clip_norm", "clip_value"):
+        limit = getattr(trainer, name)
+        if limit is not None:
+            raise UserError(
+                f"trainer.{name}: {limit}, but {kind} measures its steps by the gradient, which clipping would change; "
+                "leave it out"
+            )
+    if trainer.precision == "fp16-mixed":
         raise UserError(
-            f"trainer.clip_norm: {kind} measures its steps by the gradient, which clipping would change; leave it out"
+            f"trainer.precision: fp16-mixed scales the gradient away from the loss that {kind} compares it with; "
+            "use fp32"
         )
 
 
@@ -206,7 +245,7 @@ def _fit_on_node(
     place = Place(0, ranks * trainer.nodes, 0, ranks, device)
     if on_report is not None and place.world_size > 1:
         raise UserError("on_report: hears of one process only; set trainer.devices=1")
-    data = prepare(recipe, place)
+    data = prepare(recipe, place, restored=existing is not None)
     if existing is not None and existing.status().get("state") == "done" and not _has_more(recipe, existing, data):
         return existing
     run = existing or _new_run(recipe, runs, name)
@@ -330,7 +369,7 @@ def _fit_as_rank(
     assert place is not None
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
-    data = prepare(loaded, place)
+    data = prepare(loaded, place, restored=existing is not None)
     dist.init_process_group(
         "gloo" if device == "cpu" else "nccl",
         timeout=timedelta(seconds=loaded.trainer.timeout_s),

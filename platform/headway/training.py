@@ -80,17 +80,25 @@ def train(job: Job, data: Data) -> dict[str, Any]:
     recipe, place = job.recipe, job.place
     cores = len(os.sched_getaffinity(0))
     torch.set_num_threads(recipe.trainer.threads or max(1, cores // place.local_world_size))
+    checkpoint = _newest_checkpoint(job) if job.resume else None
     # What draws from the library's own generator: weights alike on all ranks, masks of its dropout not.
     torch.manual_seed(recipe.trainer.seed)
-    objective, test = build_objective(recipe, data, place, stop_requested=job.stop or StopFlag(), stepper=job.stepper)
+    objective, test = build_objective(
+        recipe,
+        data,
+        place,
+        stop_requested=job.stop or StopFlag(),
+        stepper=job.stepper,
+        restored=checkpoint is not None,
+    )
     torch.manual_seed(recipe.trainer.seed + place.rank)
     first = place.rank == 0
     with job.run.owned() if first else nullcontext():
-        checkpoint = _newest_checkpoint(job) if job.resume else None
         if first:
             _write_start(job, data, resumed_at=checkpoint.step if checkpoint else None)
         recorder = _build_recorder(job, data, objective, checkpoint)
-        keeper = Keeper(job.run, recipe.trainer)
+        settled = max((technique.settled_after for technique in recipe.regularize.values()), default=0)
+        keeper = Keeper(job.run, recipe.trainer, judge_from=settled)
         ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
         try:
             with _record_failure(job), quiet_lightning(), _no_trace_of_ranks(place):
@@ -108,8 +116,17 @@ def build_objective(
     *,
     stop_requested: Callable[[], bool] = lambda: False,
     stepper: Stepper | None = None,
+    restored: bool = False,
 ) -> tuple[Objective, Feed]:
     """Returns the recipe's net, initialized, in its objective, and the feed of the test split.
+
+    Args:
+        recipe: what to build.
+        data: the recipe's.
+        place: this rank among the others.
+        stop_requested: asked at the end of each chunk of steps.
+        stepper: makes the optimizer steps; None where the objective makes its own.
+        restored: whether a checkpoint will bring the weights, so that an init's source may be gone.
 
     Raises:
         UserError: the parts do not fit together.
@@ -117,7 +134,7 @@ def build_objective(
     trainer = recipe.trainer
     device = torch.device("cpu" if place.device == "cpu" else f"cuda:{place.local_rank}")
     dtype = _WEIGHT_DTYPE.get(trainer.precision, torch.float32)
-    net = build_net(recipe, data)
+    net = build_net(recipe, data, restored=restored)
     net.to(dtype)
     if trainer.compile:
         net.compile()
@@ -167,21 +184,28 @@ def build_objective(
     return objective_config(recipe, data).build(net, **parts), test
 
 
-def build_net(recipe: Recipe, data: Data) -> nn.Module:
-    """Returns the recipe's net, initialized; a LightningModule where that is the recipe's objective."""
+def build_net(recipe: Recipe, data: Data, *, restored: bool = False) -> nn.Module:
+    """Returns the recipe's net, initialized; a LightningModule where that is the recipe's objective.
+
+    Where a checkpoint will bring the weights (`restored`), those that the init knows are not looked for.
+    """
     net = None if recipe.model is None else name_streams(recipe.model.build(data.spec))
     if isinstance(recipe.objective, ModuleConfig):
         net = recipe.objective.build_module(net, data.spec)
     assert net is not None, "a recipe has a model or a module of the user's own"
     if recipe.init is not None:
-        scales = _scales_by_width(recipe, data, net) if recipe.init.by_width else {}
-        initialize(net, recipe.init, scales=scales)
+        scales = scales_by_width(recipe, data, net) if recipe.init.by_width else {}
+        initialize(net, recipe.init, scales=scales, known=not restored)
         cast(Any, net).lr_scales = {name: scale.lr for name, scale in scales.items()}
     return net
 
 
-def _scales_by_width(recipe: Recipe, data: Data, net: nn.Module) -> dict[str, Scale]:
-    """Returns what the net's width makes of its weights, told by how they grow when it doubles."""
+def scales_by_width(recipe: Recipe, data: Data, net: nn.Module) -> dict[str, Scale]:
+    """Returns what the net's width makes of its weights, told by how they grow when it doubles.
+
+    Raises:
+        UserError: a net without a width, or one whose weights the init cannot scale.
+    """
     assert recipe.init is not None
     width = recipe.model.main_width() if recipe.model is not None else None
     if recipe.model is None or width is None:

@@ -181,6 +181,13 @@ def test_every_bias_starts_at_the_constant(bias):
     assert all(value.eq(bias).all() for value in found)
 
 
+def test_a_layer_that_shares_its_weight_has_a_bias_of_its_own():
+    tied = nn.Sequential(nn.Embedding(5, 3), nn.Linear(3, 5))
+    tied[1].weight = tied[0].weight
+    initialize(tied, config(normal, bias=0.3))
+    assert tied[1].bias.eq(0.3).all()
+
+
 def test_norms_and_slopes_start_as_their_layer_made_them():
     built = nn.Sequential(nn.Linear(3, 5), nn.LayerNorm(5), nn.PReLU())
     initialize(built, config(normal, bias=0.3))

@@ -1,5 +1,7 @@
 """The autoencoder against a stack of torch's layers, and its weights as the start of a classifier."""
 
+import shutil
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -109,6 +111,12 @@ def test_a_run_that_shares_no_weight_is_said_in_a_line(tmp_path, tiny_mlp):
         hw.fit(tiny_mlp, {"init": start, "data": "breast_cancer", "model.hidden": [5]}, runs=tmp_path, progress=False)
 
 
+def test_a_run_that_is_not_there_is_said_before_anything_is_made(tmp_path, tiny_mlp):
+    with pytest.raises(UserError, match=r"^init\.run: .*/nowhere is no run"):
+        hw.fit(tiny_mlp, {"init": {"kind": "from_run", "run": "/nowhere"}}, runs=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_run_that_started_from_another_repeats_and_goes_on(tmp_path, tiny_mlp, monkeypatch):
     tree = {**tiny_mlp, "model": {"kind": "autoencoder", "hidden": [17]}}
     hw.fit(tree, runs=tmp_path, name="ae", progress=False)
@@ -121,5 +129,7 @@ def test_a_run_that_started_from_another_repeats_and_goes_on(tmp_path, tiny_mlp,
     # The path is the one that was meant where the run began.
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
+    # What it started from is not needed any more.
+    shutil.rmtree(tmp_path / "ae")
     again = hw.fit(None, {"trainer.max_steps": 30}, resume="half", runs=tmp_path, progress=False)
     assert again.metrics == whole.metrics

@@ -197,3 +197,16 @@ def test_the_objective_follows_the_target():
         config = module.Config(kind="x", **settings)
         assert config.default_objective(FEATURES) == "classify"
         assert config.default_objective(REAL) == "regress"
+
+
+def test_two_hidden_units_and_one_output_tell_two_classes_apart():
+    spec = DataSpec(input_kind="features", input_shape=(2,), num_classes=2)
+    net = build(mlp, spec, hidden=[2], activation="tanh", form="sigmoid")
+    assert sum(weight.numel() for weight in net.parameters()) == 2 * 2 + 2 + 2 + 1
+    x = torch.randn(B, 2, dtype=torch.float64)
+    logits = net.double()(x)
+    one = net.output(torch.tanh(net.hidden[0].linear(x)))
+    assert torch.equal(logits[:, 0], torch.zeros(B, dtype=torch.float64))
+    torch.testing.assert_close(logits.softmax(1)[:, 1:], torch.sigmoid(one), rtol=0, atol=1e-12)
+    with pytest.raises(UserError, match=r"^model\.form: sigmoid tells two classes apart, and this data has 5"):
+        build(mlp, FEATURES, hidden=[2], form="sigmoid")

@@ -12,6 +12,7 @@ from headway.config.errors import UserError
 from headway.config.section import validate_section
 from headway.fit import fit
 from headway.regularize.prune import Config
+from headway.run import RunFolder
 
 SPEC = DataSpec("features", (7,), num_classes=3)
 
@@ -65,6 +66,21 @@ def test_a_run_ends_with_the_sparsity_it_asked_for(tmp_path, tiny_mlp) -> None:
     hidden = weights["hidden.0.linear.weight"]
     assert int((hidden == 0).sum()) == round(0.7 * hidden.numel())
     assert bool((weights["output.weight"] != 0).all())
+
+
+def test_only_a_net_that_is_pruned_is_best_tested_and_kept(tmp_path, tiny_mlp) -> None:
+    changes = {"regularize.prune": {"sparsity": 0.95, "begin": 24, "end": 30, "every": 6}, "trainer.validate_every": 4}
+    result = fit(tiny_mlp, changes, runs=tmp_path, name="run", progress=False)
+    best = RunFolder(tmp_path / "run").status()["best"]
+    assert best["step"] == result.step == 30
+    assert result.metrics["val/loss"] == best["value"]
+
+
+@pytest.mark.quick
+def test_a_run_too_short_to_be_pruned_is_refused(tmp_path, tiny_mlp) -> None:
+    with pytest.raises(UserError, match=r"^regularize\.prune\.end: 1000, but the run has 30 steps; lower it"):
+        fit(tiny_mlp, {"regularize.prune": {"sparsity": 0.5, "end": 1000}}, runs=tmp_path, progress=False)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.quick

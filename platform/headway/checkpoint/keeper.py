@@ -26,11 +26,13 @@ class Keeper(Callback):
     Args:
         run: where checkpoints go.
         trainer: the recipe's section: what is monitored, and how long it may stall.
+        judge_from: step from which a checkpoint may be the best.
     """
 
-    def __init__(self, run: RunFolder, trainer: TrainerSection) -> None:
+    def __init__(self, run: RunFolder, trainer: TrainerSection, *, judge_from: int = 0) -> None:
         self.run = run
         self.settings = trainer
+        self.judge_from = judge_from
         self.best: dict[str, Any] | None = None
         self.stalled = 0
         """Validations since the best."""
@@ -66,6 +68,8 @@ class Keeper(Callback):
         if value is None:
             known = ", ".join(sorted(objective.validation_metrics))
             raise UserError(f"trainer.monitor: there is no {metric!r}; a validation gives {known}")
+        if objective.step < self.judge_from:
+            return
         delta = self.settings.early_stopping.min_delta if self.settings.early_stopping else 0.0
         value = value if math.isfinite(value) else math.inf * (1 if self.settings.monitor_mode == "min" else -1)
         sign = 1.0 if self.settings.monitor_mode == "min" else -1.0

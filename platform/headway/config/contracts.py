@@ -157,7 +157,7 @@ class ModelConfig(Kind):
         return {name: value for name, value in values.items() if value is not None}
 
 
-_WIDTHS = ("width", "hidden", "filters", "num_heads", "feed_forward")
+_WIDTHS = ("width", "hidden", "filters", "num_heads")
 """Names that settings of a net's hidden widths have; heads grow in number, not in width."""
 
 
@@ -204,6 +204,11 @@ class RegularizeConfig(Section):
     """Names of the sums that its `add_loss` gives."""
     eval_metrics: ClassVar[tuple[str, ...]] = ()
     """Names of the sums that its `add_metrics` gives."""
+
+    @property
+    def settled_after(self) -> int:
+        """Returns the optimizer steps after which the net is what the technique makes of it; none is best before."""
+        return 0
 
     def check(self, spec: DataSpec, strategy: StrategyConfig) -> None:
         """Raises a UserError where it cannot be done with such data, or under such a strategy."""

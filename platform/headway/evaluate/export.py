@@ -75,7 +75,7 @@ def export(run: LoadedRun, to: Format, out: str | Path | None = None) -> Exporte
     folder = Path(out) if out is not None else run.selection.run.path / "export" / to
     if out is not None and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"--out: {folder} is there already; name an empty folder or a new one")
-    beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    beside, before = (folder.with_name(f".{folder.name}.{which}.{os.getpid()}") for which in ("new", "old"))
     try:
         beside.mkdir(parents=True)
         checked_with, difference = _FORMS[to](run, beside)
@@ -84,12 +84,19 @@ def export(run: LoadedRun, to: Format, out: str | Path | None = None) -> Exporte
                 f"export: {checked_with} gives outputs that differ by {difference:.3g} from those of {run.name}; "
                 "nothing was written"
             )
-        shutil.rmtree(folder, ignore_errors=True)
-        beside.rename(folder)
+        if folder.exists():
+            folder.rename(before)
+        try:
+            beside.rename(folder)
+        except OSError:
+            if before.exists():
+                before.rename(folder)
+            raise
     except OSError as error:
         raise UserError(f"--out: {folder} cannot be written ({error.strerror or error})") from None
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        for left in (beside, before):
+            shutil.rmtree(left, ignore_errors=True)
     files = sorted(path.name for path in folder.iterdir())
     return Exported(run.name, run.selection.step, to, str(folder), files, checked_with, difference)
 
@@ -209,7 +216,7 @@ def _of_net(run: LoadedRun, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
 
 @torch.no_grad()
 def _outputs(net: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
-    """Returns a net's outputs; those of a pair's net are asked for with `rng` in between."""
+    """Returns a net's outputs."""
     source, *others = inputs
     found = net(source, *others)
     return list(found) if isinstance(found, tuple) else [found]

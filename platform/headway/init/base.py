@@ -28,33 +28,35 @@ class WeightInit(InitConfig):
 
 
 @torch.no_grad()
-def initialize(net: nn.Module, config: InitConfig, *, scales: Mapping[str, Scale] | None = None) -> nn.Module:
+def initialize(
+    net: nn.Module, config: InitConfig, *, scales: Mapping[str, Scale] | None = None, known: bool = True
+) -> nn.Module:
     """Draws every weight of a net's layers in place; returns the net.
 
     Weights of two or more axes (linear, convolution, embedding) follow the scheme; biases of
-    those layers start at `config.bias`. What else a net has (norms' scales, learned slopes)
-    starts as its layer made it. A layer's attribute `init_scale` multiplies its draw, and a layer with weights of
-    its own draws them in its method `headway_init(draw=, bias=, generator=)`. What the scheme knows
-    (`config.given`) replaces the draw.
+    those layers, and of layers that share a weight, start at `config.bias`. What else a net has (norms' scales, learned
+    slopes) starts as its layer made it. A layer's attribute `init_scale` multiplies its draw, and a layer with weights
+    of its own draws them in its method `headway_init(draw=, bias=, generator=)`. What the scheme knows
+    (`config.given`) replaces the draw, unless `known` is false: for a net whose every weight a checkpoint will bring.
     """
     drawn: set[Tensor] = set()
     for name, layer in net.named_modules():
         if hasattr(layer, "headway_init"):
             _let_draw(layer, config, name)
             continue
-        weight = getattr(layer, "weight", None)
-        if not isinstance(weight, nn.Parameter) or weight.ndim < 2 or weight in drawn:
+        weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+        if isinstance(weight, nn.Parameter) and weight.ndim < 2:
             continue
-        drawn.add(weight)
-        draw = torch.empty(weight.shape, dtype=torch.float32)
-        config.fill(draw, generator=_generator(config, f"{name}.weight"))
-        scale = (scales or {}).get(f"{name}.weight", Scale()).draw
-        weight.copy_(draw * (float(getattr(layer, "init_scale", 1.0)) * scale))
-        bias = getattr(layer, "bias", None)
+        if isinstance(weight, nn.Parameter) and weight not in drawn:
+            drawn.add(weight)
+            draw = torch.empty(weight.shape, dtype=torch.float32)
+            config.fill(draw, generator=_generator(config, f"{name}.weight"))
+            scale = (scales or {}).get(f"{name}.weight", Scale()).draw
+            weight.copy_(draw * (float(getattr(layer, "init_scale", 1.0)) * scale))
         if isinstance(bias, nn.Parameter):
             _start_bias(bias, config, f"{name}.bias")
     own = net.state_dict()
-    for name, value in config.given(net).items():
+    for name, value in config.given(net).items() if known else ():
         own[name].copy_(value)
     return net
 

@@ -25,12 +25,16 @@ class HeadsConfig(ModelConfig):
         return self
 
 
-def output_size(spec: DataSpec, *, model: str) -> int:
-    """Returns the number of outputs a net needs: classes, or real targets.
+def output_size(spec: DataSpec, *, model: str, form: str = "softmax") -> int:
+    """Returns the number of logits a net needs: classes, or real targets.
 
     Raises:
-        UserError: the data has neither.
+        UserError: the data has neither, or a sigmoid is to tell other than two classes apart.
     """
+    if form == "sigmoid" and spec.num_classes != 2:
+        raise UserError(
+            f"model.form: sigmoid tells two classes apart, and this data has {spec.num_classes}; use softmax"
+        )
     size = spec.num_classes or spec.target_size
     if size is None:
         raise UserError(f"model.kind: {model} predicts a class or real values, which this data has not; use a gpt")

@@ -194,9 +194,7 @@ class TokenHead(nn.Module):
         self.activation = nn.GELU()
         self.norm = nn.LayerNorm(width, eps=_EPSILON)
         self.output = nn.Linear(width, vocab_size)
-        # The weight is drawn with the embedding, so the initialization passes this layer by.
         self.output.weight = embedding.weight
-        nn.init.zeros_(self.output.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns (..., V) for (..., D)."""

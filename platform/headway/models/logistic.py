@@ -14,7 +14,6 @@ from typing import Literal
 from torch import Tensor, nn
 
 from headway.config.contracts import DataSpec, ModelConfig
-from headway.config.errors import UserError
 from headway.models._sizes import default_objective, output_size
 from headway.nn.draws import Draws
 
@@ -33,11 +32,7 @@ class Config(ModelConfig):
         Raises:
             UserError: a sigmoid over other than two classes.
         """
-        if self.form == "sigmoid" and spec.num_classes != 2:
-            raise UserError(
-                f"model.form: sigmoid tells two classes apart, and this data has {spec.num_classes}; use softmax"
-            )
-        num_outputs = output_size(spec, model=self.kind)
+        num_outputs = output_size(spec, model=self.kind, form=self.form)
         return Logistic(prod(spec.input_shape), num_outputs, bias=self.bias, sigmoid=self.form == "sigmoid")
 
     def default_objective(self, spec: DataSpec) -> str:

@@ -8,6 +8,7 @@ Shapes: B samples, I inputs, D hidden widths, O outputs.
 from __future__ import annotations
 
 from math import prod
+from typing import Literal
 
 from pydantic import Field, PositiveInt
 from torch import Tensor, nn
@@ -30,16 +31,23 @@ class Config(ModelConfig):
     """Probability that a hidden unit is dropped while training."""
     input_dropout: float = Field(default=0.0, ge=0, lt=1)
     """Probability that an input value is dropped while training."""
+    form: Literal["softmax", "sigmoid"] = "softmax"
+    """An output for each class, or one for the second of two."""
 
     def build(self, spec: DataSpec) -> MLP:
-        """Returns the net for these inputs and outputs."""
+        """Returns the net for these inputs and outputs.
+
+        Raises:
+            UserError: a sigmoid over other than two classes.
+        """
         return MLP(
             prod(spec.input_shape),
             self.hidden,
-            output_size(spec, model=self.kind),
+            output_size(spec, model=self.kind, form=self.form),
             activation=self.activation,
             dropout=self.dropout,
             input_dropout=self.input_dropout,
+            sigmoid=self.form == "sigmoid",
         )
 
     def default_objective(self, spec: DataSpec) -> str:
@@ -57,6 +65,7 @@ class MLP(nn.Module):
         activation: non-linearity after each hidden layer.
         dropout: rate after each hidden layer.
         input_dropout: rate on the input.
+        sigmoid: whether the first of two classes has the logit zero, so that there is one output.
     """
 
     def __init__(
@@ -68,21 +77,24 @@ class MLP(nn.Module):
         activation: Activation = "relu",
         dropout: float = 0.0,
         input_dropout: float = 0.0,
+        sigmoid: bool = False,
     ) -> None:
         super().__init__()
+        self.sigmoid = sigmoid
         self.input_dropout = Dropout(input_dropout)
         widths = (num_inputs, *hidden)
         self.hidden = nn.ModuleList(
             HiddenLayer(before, after, activation, dropout) for before, after in zip(widths, hidden, strict=False)
         )
-        self.output = nn.Linear(widths[-1], num_outputs)
+        self.output = nn.Linear(widths[-1], 1 if sigmoid else num_outputs)
 
     def forward(self, x: Tensor, rng: Draws | None = None) -> Tensor:
         """Returns (B, O) for samples (B, ...), flattened to (B, I)."""
         x_BD = self.input_dropout(x.flatten(1), rng)
         for layer in self.hidden:
             x_BD = layer(x_BD, rng)
-        return self.output(x_BD)
+        logits = self.output(x_BD)
+        return nn.functional.pad(logits, (1, 0)) if self.sigmoid else logits
 
 
 class HiddenLayer(nn.Module):

@@ -41,6 +41,11 @@ class Config(RegularizeConfig):
             raise ValueError(f"begin is {self.begin}, after end, {self.end}; make begin smaller")
         return self
 
+    @property
+    def settled_after(self) -> int:
+        """Returns `end`."""
+        return self.end
+
     def sparsity_after(self, steps: int) -> float:
         """Returns the share of zeros that was set last, after so many steps."""
         if steps >= self.end:
