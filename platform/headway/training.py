@@ -98,7 +98,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
             _write_start(job, data, resumed_at=checkpoint.step if checkpoint else None)
         recorder = _build_recorder(job, data, objective, checkpoint)
         settled = max((technique.settled_after for technique in recipe.regularize.values()), default=0)
-        keeper = Keeper(job.run, recipe.trainer, judge_from=settled)
+        keeper = Keeper(job.run, recipe.trainer, judge_from=min(settled, objective.schedule.total_steps))
         ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
         try:
             with _record_failure(job), quiet_lightning(), _no_trace_of_ranks(place):

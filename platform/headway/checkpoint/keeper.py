@@ -108,7 +108,9 @@ class Keeper(Callback):
         engine.load_optimizer(checkpoint.optimizer)
         objective.carried.load(checkpoint.carried)
         objective.step = checkpoint.step
-        self.best = checkpoint.position["best"]
+        best = checkpoint.position["best"]
+        # A run that ended before a technique was through, and goes on, has no best yet.
+        self.best = best if best and best["step"] >= self.judge_from else None
         self.stalled = checkpoint.position["stalled"]
         if checkpoint.rng:
             _set_generator(objective, checkpoint.rng)
