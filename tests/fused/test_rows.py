@@ -141,6 +141,7 @@ def test_what_a_stack_cannot_honour_is_refused(changes, reason, tmp_path):
 
 
 def test_the_librarys_generator_is_each_rows_own(tmp_path):
+    torch.manual_seed(11)
     before = torch.get_rng_state()
     recipes = rows_of(RECIPES["mlp"], 2)
     fit_rows(recipes, runs=tmp_path)

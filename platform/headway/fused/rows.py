@@ -56,11 +56,13 @@ class Row:
 
     def resume(self) -> None:
         """Lets it go on until it wants steps, has a report or ends."""
+        state = torch.get_rng_state()
         if self._thread.ident is None:
             self._thread.start()
         else:
             self._mine.release()
         self._theirs.acquire()
+        torch.set_rng_state(state)
 
     def take_report(self) -> Metrics | None:
         """Returns its report, and has it go on when it is resumed."""
