@@ -27,7 +27,7 @@ MLP = {
     "track": {"wandb": "disabled", "project": "p", "entity": "e", "group": "g", "tags": ["t"], "notes": "n",
               "every": 1, "wandb_every": 10},
     "sweep": {"metric": "val/loss", "mode": "min", "trials": 2, "searcher": "random", "seed": 3, "max_concurrent": 1,
-              "scheduler": {"kind": "asha", "grace_steps": 2, "reduction": 3},
+              "gpus_per_trial": 0.5, "retries": 1, "scheduler": {"kind": "asha", "grace_steps": 2, "reduction": 3},
               "space": {"optim.lr": {"loguniform": [0.001, 0.1]}}},
 }  # fmt: skip
 CONVNET = {
@@ -164,14 +164,25 @@ OUT_OF_RANGE = {
         "track.tags": ["one", [1]],
         "track.every": [0],
         "sweep.trials": [0],
-        "sweep.scheduler": ["hyperband", {"kind": "asha", "reduction": 1}],
+        "sweep.scheduler": [
+            "hyperbandd",
+            {"kind": "asha", "reduction": 1},
+            {"kind": "asha", "quantile": 0.3},
+            {"kind": "pbt", "quantile": 0.6},
+            {"kind": "pbt", "resample": 1.5},
+            {"kind": "pbt", "interval_steps": 0},
+            {"kind": "hyperband", "grace_steps": 3},
+        ],
+        "sweep.gpus_per_trial": [0],
+        "sweep.retries": [-1],
         "sweep.searcher": ["grid", "bayes"],
         "sweep.space": [
             {},
             {"optim.lr": {}},
             {"optim.lr": {"uniform": [2, 1]}},
             {"optim.lr": {"choice": []}},
-            {"optim.lr": 3},
+            {"optim.lr": {"quniform": [0, 1, 2]}},
+            {"optim.lr": {"uniform": [1, 2], "when": {"model.dropout": 0.1}}},
         ],
     },
     "convnet": {

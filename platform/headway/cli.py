@@ -81,9 +81,12 @@ def fit(
 
 @app.command
 def sweep(
-    recipe: str,
+    recipe: str | None = None,
     /,
     *overrides: str,
+    trials: int | None = None,
+    resume: str | None = None,
+    address: str | None = None,
     runs: Runs = Path("runs"),
     name: str | None = None,
     trust: Trust = (),
@@ -94,18 +97,30 @@ def sweep(
     Parameters
     ----------
     recipe
-        Path of a recipe with a `sweep:` section, or the name of one that comes along.
+        Path of a recipe with a `sweep:` section, or the name of one that comes along. Left out with --resume.
     overrides
-        Changes to the recipe: sweep.trials=16 trainer.max_epochs=5.
+        Changes to the recipe: sweep.scheduler=asha trainer.max_epochs=5.
+    trials
+        How many trials, in place of the recipe's sweep.trials.
+    resume
+        Go on with this sweep: what has ended stays, what had not goes on from its newest checkpoint.
+    address
+        A running Ray cluster: auto, or ray://HOST:10001. local, this machine alone, when absent.
     name
         The sweep's id; made up when absent.
     """
     from headway.recipe import check_recipe_names
 
-    check_recipe_names(recipe, overrides, trust=trust)
+    changes = [*overrides, *([] if trials is None else [f"sweep.trials={trials}"])]
+    if resume is not None and recipe is not None and "=" in recipe:
+        # With --resume there is no RECIPE, and what stands in its place is a change.
+        changes = [recipe, *changes]
+        recipe = None
+    if recipe is not None:
+        check_recipe_names(recipe, changes, trust=trust)
     from headway.sweep import sweep as run_sweep
 
-    result = run_sweep(recipe, overrides, runs=runs, name=name, trust=trust)
+    result = run_sweep(recipe, changes, runs=runs, name=name, resume=resume, address=address, trust=trust)
     if json:
         print_json(result.as_dict())
     else:

@@ -68,6 +68,7 @@ def fit(
     own_process: bool = False,
     argv: list[str] | None = None,
     progress: bool = True,
+    save_every_s: float | None = None,
 ) -> FitResult:
     """Trains a recipe and returns how it ended.
 
@@ -78,10 +79,12 @@ def fit(
         name: the run's id; made up from the recipe's name and the time when absent.
         resume: id or path of a run to go on with.
         trust: modules outside headway that the recipe may name.
-        on_report: called with the metrics of each validation, False stops; for one process.
+        on_report: called with the metrics of each validation, False stops; for one process, or as a rank, where all
+            ranks give one and the first rank's is asked.
         own_process: whether the process is headway's, so that signals may be handled.
         argv: the command line, for the manifest.
         progress: whether to show a progress line on standard error.
+        save_every_s: seconds of training after which the position is saved, besides at validations.
 
     Raises:
         UserError: the input is wrong; nothing was started.
@@ -94,7 +97,7 @@ def fit(
     flag = StopFlag()
     with stop_on_signals(flag) if own_process else nullcontext(flag):
         if "RANK" in os.environ:
-            run = _fit_as_rank(recipe, changes, runs, name, resume, trust, argv, flag)
+            run = _fit_as_rank(recipe, changes, runs, name, resume, trust, argv, flag, on_report, save_every_s)
         else:
             existing = find_run(Path(runs), resume) if resume else None
             loaded = (
@@ -102,7 +105,8 @@ def fit(
                 if existing is None and recipe is not None
                 else (_recipe_to_resume(existing, recipe, changes, trust))
             )
-            run = _fit_on_node(loaded, Path(runs), name, existing, trust, argv, flag, on_report, progress)
+            launch = _Launch(Path(runs), name, existing, tuple(trust), argv, flag, on_report, progress, save_every_s)
+            run = _fit_on_node(loaded, launch)
     status = run.status()
     return FitResult(
         run_id=run.id,
@@ -112,6 +116,50 @@ def fit(
         step=int(status.get("step", 0)),
         wall_s=round(time.monotonic() - started, 3),
     )
+
+
+@dataclass(frozen=True)
+class _Launch:
+    """What a fit of one node is asked besides its recipe."""
+
+    runs: Path
+    name: str | None
+    existing: RunFolder | None
+    """A run to go on with."""
+    trust: tuple[str, ...]
+    argv: list[str]
+    flag: StopFlag
+    on_report: OnReport | None
+    progress: bool
+    save_every_s: float | None = None
+
+
+def fit_trial(
+    recipe: Recipe,
+    run: RunFolder,
+    *,
+    trust: Collection[str],
+    on_report: OnReport,
+    argv: list[str],
+    save_every_s: float,
+) -> None:
+    """Trains a trial of a sweep in this process, into its run folder; goes on where there is a checkpoint in it.
+
+    What may have changed since is the sweep's to know.
+
+    Args:
+        recipe: what to train.
+        run: the trial's folder, made by `make_run_folder`.
+        trust: modules outside headway that the recipe may name.
+        on_report: called with the metrics of each validation; False stops.
+        argv: the command line, for the manifest.
+        save_every_s: seconds of training after which the position is saved, besides at validations.
+
+    Raises:
+        HeadwayError: as `fit` does.
+    """
+    launch = _Launch(run.path.parent, run.id, run, tuple(trust), argv, StopFlag(), on_report, False, save_every_s)
+    _fit_on_node(recipe, launch)
 
 
 def prepare(recipe: Recipe, place: Place, *, data: Data | None = None, restored: bool = False) -> Data:
@@ -230,35 +278,36 @@ def _check_monitor(recipe: Recipe, data: Data) -> None:
         )
 
 
-def _fit_on_node(
-    recipe: Recipe,
-    runs: Path,
-    name: str | None,
-    existing: RunFolder | None,
-    trust: Collection[str],
-    argv: list[str],
-    flag: StopFlag,
-    on_report: OnReport | None,
-    progress: bool,
-) -> RunFolder:
+def _fit_on_node(recipe: Recipe, launch: _Launch) -> RunFolder:
     """Trains inline, or starts this node's ranks."""
-    trainer = recipe.trainer
+    trainer, existing = recipe.trainer, launch.existing
     device = choose_device(trainer)
     ranks = devices_per_node(trainer, device, single=recipe.strategy.kind == "single")
     place = Place(0, ranks * trainer.nodes, 0, ranks, device)
-    if on_report is not None and place.world_size > 1:
+    if launch.on_report is not None and place.world_size > 1:
         raise UserError("on_report: hears of one process only; set trainer.devices=1")
     data = prepare(recipe, place, restored=existing is not None)
     if existing is not None and existing.status().get("state") == "done" and not _has_more(recipe, existing, data):
         return existing
-    run = existing or _new_run(recipe, runs, name)
+    run = existing or _new_run(recipe, launch.runs, launch.name)
     if place.world_size == 1:
         from headway.training import Job, train
 
+        job = Job(
+            recipe,
+            run,
+            place,
+            launch.argv,
+            resume=existing is not None,
+            on_report=launch.on_report,
+            stop=launch.flag,
+            progress=launch.progress,
+            save_every_s=launch.save_every_s,
+        )
         with rank_log(run.log(0), place):
-            train(Job(recipe, run, place, argv, existing is not None, on_report, flag, progress), data)
+            train(job, data)
         return run
-    _run_ranks(recipe, run, ranks, trust, resume=existing is not None)
+    _run_ranks(recipe, run, ranks, launch.trust, resume=existing is not None)
     return run
 
 
@@ -356,6 +405,8 @@ def _fit_as_rank(
     trust: Collection[str],
     argv: list[str],
     flag: StopFlag,
+    on_report: OnReport | None,
+    save_every_s: float | None,
 ) -> RunFolder:
     """Trains as one rank among those that somebody has started."""
     import torch
@@ -389,7 +440,18 @@ def _fit_as_rank(
         from headway.training import Job, train
 
         with rank_log(run.log(place.rank), place):
-            train(Job(loaded, run, place, argv, existing is not None, None, flag, place.rank == 0), data)
+            job = Job(
+                loaded,
+                run,
+                place,
+                argv,
+                resume=existing is not None,
+                on_report=on_report,
+                stop=flag,
+                progress=place.rank == 0,
+                save_every_s=save_every_s,
+            )
+            train(job, data)
         # No rank takes the group down while another is still in it.
         dist.barrier()
         return run

@@ -101,6 +101,22 @@ class RunFolder:
                 raise UserError(f"{self.path}: another process is writing this run; wait for it or stop it") from None
             yield
 
+    def wait_until_free(self, timeout_s: float) -> None:
+        """Waits while another process holds the lock: one that is killed may take a moment to be gone.
+
+        Raises:
+            UserError: it still does after `timeout_s`.
+        """
+        until = time.monotonic() + timeout_s
+        while True:
+            try:
+                with self.owned():
+                    return
+            except UserError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
+
 
 def create_run(runs: Path, recipe_name: str, *, name: str | None = None) -> RunFolder:
     """Makes a new run folder.
@@ -120,6 +136,13 @@ def create_run(runs: Path, recipe_name: str, *, name: str | None = None) -> RunF
         raise UserError(f"--name: {path} exists already; choose another, or --resume {run_id}") from None
     except OSError as error:
         raise UserError(f"--runs: {runs} cannot be written ({error.strerror}); choose another folder") from None
+    return RunFolder(path)
+
+
+def make_run_folder(path: Path) -> RunFolder:
+    """Returns a run folder, made where it is not there: what a crash left half-made is used."""
+    for part in ("logs", "checkpoints"):
+        (path / part).mkdir(parents=True, exist_ok=True)
     return RunFolder(path)
 
 

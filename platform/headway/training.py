@@ -68,6 +68,8 @@ class Job:
     progress: bool = True
     stepper: Stepper | None = None
     """Makes the optimizer steps, with those of other runs; None where this run makes its own."""
+    save_every_s: float | None = None
+    """Seconds of training after which the position is saved, besides at validations and `checkpoint_every`."""
 
 
 def train(job: Job, data: Data) -> dict[str, Any]:
@@ -98,7 +100,8 @@ def train(job: Job, data: Data) -> dict[str, Any]:
             _write_start(job, data, resumed_at=checkpoint.step if checkpoint else None)
         recorder = _build_recorder(job, data, objective, checkpoint)
         settled = max((technique.settled_after for technique in recipe.regularize.values()), default=0)
-        keeper = Keeper(job.run, recipe.trainer, judge_from=min(settled, objective.schedule.total_steps))
+        judge_from = min(settled, objective.schedule.total_steps)
+        keeper = Keeper(job.run, recipe.trainer, judge_from=judge_from, save_every_s=job.save_every_s)
         ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
         try:
             with _record_failure(job), quiet_lightning(), _no_trace_of_ranks(place):

@@ -27,6 +27,10 @@ def problem(**settings):
     ("way", "line"),
     [
         ({}, "has nothing; give one of choice, uniform, loguniform, randint"),
+        ({"quniform": [0, 1, 0]}, "quniform is [0.0, 1.0, 0.0]; q, the last, should be above 0 and at most high - low"),
+        ({"quniform": [0, 1, 2]}, "quniform is [0.0, 1.0, 2.0]; q, the last, should be above 0 and at most high - low"),
+        ({"lograndint": [0, 8]}, "lograndint is [0, 8]; low should be above 0"),
+        ({"qloguniform": [0, 1, 0.1]}, "qloguniform is [0.0, 1.0, 0.1]; low should be above 0"),
         ({"uniform": [0, 1], "choice": [2]}, "has choice, uniform; give one of"),
         ({"choice": []}, "choice is empty; list the values to try"),
         ({"choice": 3}, "choice: input should be a valid list"),
@@ -67,7 +71,10 @@ def test_the_extremes_are_what_a_recipe_must_accept(way, extremes):
 def test_a_scheduler_can_be_named_in_short():
     assert sweep(scheduler="asha").scheduler.kind == "asha"
     assert sweep(scheduler={"kind": "asha", "reduction": 5}).scheduler.reduction == 5
-    assert "sweep.scheduler.kind: input should be 'fifo' or 'asha' (got 'ashaa')" in problem(scheduler="ashaa")
+    assert (
+        "sweep.scheduler.kind: input should be 'fifo', 'asha', 'hyperband', 'median' or 'pbt' (got 'ashaa')"
+        in problem(scheduler="ashaa")
+    )
 
 
 def test_a_grid_needs_values():

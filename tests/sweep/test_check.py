@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -63,7 +64,11 @@ def refusal(recipe: Any, tmp_path: Path, overrides: Any = ()) -> str:
         ({"init.kind": {"choice": ["xavier", "javier"]}}, "'javier' is not known; did you mean xavier?"),
         ({"track.group": {"choice": ["a"]}}, "sweep.space.track.group: track changes no training"),
         ({"sweep.trials": {"choice": [1]}}, "sweep.space.sweep.trials: sweep changes no training"),
-        ({"trainer.devices": {"choice": [1, 2]}}, "sweep.space.trainer.devices: sweep: trials run on one process"),
+        ({"trainer.devices": {"choice": [1, 2]}}, "sweep.space: trials would have 1 or 2 processes; leave trainer"),
+        (
+            {"init.gain": {"uniform": [1, 2], "when": {"init.kind": "xavier"}}},
+            "when names init.kind, which is not in the",
+        ),
     ],
 )
 def test_a_space_that_no_recipe_accepts_is_refused(space: dict[str, Any], line: str, tmp_path: Path) -> None:
@@ -84,10 +89,80 @@ def test_a_uniform_range_may_end_at_what_the_recipe_excludes() -> None:
     assert len(check_space(RECIPE, search)) == 2
 
 
+@pytest.mark.parametrize(
+    ("change", "ranks"),
+    [({}, 1), ({"trainer.devices": 2, "strategy": "ddp"}, 2), ({"trainer.devices": 2, "trainer.nodes": 3}, 6)],
+)
+def test_a_trial_may_have_several_processes(change: dict[str, Any], ranks: int) -> None:
+    changes = change if "strategy" in change or not change else {**change, "strategy": "deepspeed"}
+    plan = check_sweep(RECIPE, changes)
+    assert plan.ranks == ranks
+    assert (plan.not_fusable is not None) == (ranks > 1)
+
+
+CONDITIONAL = {
+    "init.kind": {"choice": ["xavier", "orthogonal"]},
+    "init.gain": {"uniform": [0.5, 2.0], "when": {"init.kind": ["orthogonal"]}},
+}
+
+
 @pytest.mark.quick
-@pytest.mark.parametrize("change", [{"trainer.devices": 2}, {"strategy.kind": "ddp"}, {"trainer.nodes": 2}])
-def test_trials_of_several_processes_are_refused(change: dict[str, Any], tmp_path: Path) -> None:
-    assert "trials run on one process each; set trainer.devices=1" in refusal(RECIPE, tmp_path, change)
+def test_a_condition_leaves_a_path_out_of_the_samples_that_do_not_meet_it() -> None:
+    search = SweepSection(trials=3, space=CONDITIONAL)
+    assert search.active({"init.kind": "xavier", "init.gain": 0.7}) == {"init.kind": "xavier"}
+    assert search.active({"init.kind": "orthogonal", "init.gain": 0.7}) == {"init.kind": "orthogonal", "init.gain": 0.7}
+    gains = [recipe.init.gain for recipe in check_space(RECIPE, search) if recipe.init.kind == "orthogonal"]
+    assert 0.5 in gains
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("when", "line"),
+    [
+        ({"init.kind": "zero"}, "when wants init.kind to be 'zero', which it never is"),
+        ({"init.kind": ["xavier", 3]}, "when wants init.kind to be 3, which it never is"),
+        ({"optim.lr": 0.1}, "when wants optim.lr to be 0.1, which it never is"),
+        ({"init.gain": 1.0}, "when names init.gain, which is not in the space"),
+        ({"data.seed": 1}, "when names data.seed, which should come before it"),
+    ],
+)
+def test_a_condition_that_nothing_meets_is_refused(when: dict[str, Any], line: str) -> None:
+    space = {
+        "init.kind": {"choice": ["xavier"]}, "optim.lr": {"uniform": [0, 1]},
+        "model.dropout": {"uniform": [0, 0.5], "when": when}, "data.seed": {"choice": [1]},
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=re.escape(line)):
+        SweepSection(trials=3, space=space)
+
+
+@pytest.mark.quick
+def test_a_grid_has_each_sample_that_its_conditions_leave_once() -> None:
+    space = {**CONDITIONAL, "init.gain": {"choice": [1.0, 2.0], "when": {"init.kind": "orthogonal"}}}
+    search = SweepSection(trials=1, searcher="grid", space=space)
+    assert search.num_trials == 3
+    assert search.grid()[0] == {"init.kind": "xavier"}
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "line"),
+    [
+        (
+            {"kind": "pbt", "mutate": ["init.kind"]},
+            "init.kind cannot change while a trial trains; choose among optim.lr",
+        ),
+        ({"kind": "pbt", "mutate": ["model.hidden"]}, "model.hidden is not in the space; choose among optim.lr"),
+        ({"kind": "pbt", "interval_steps": 10**6}, "sweep.scheduler.interval_steps: 1000000, but a trial has"),
+        ({"kind": "median", "grace_steps": 10**6}, "sweep.scheduler.grace_steps: 1000000, but a trial has"),
+    ],
+)
+def test_a_scheduler_that_cannot_work_is_refused(scheduler: dict[str, Any], line: str, tmp_path: Path) -> None:
+    space = {"optim.lr": {"loguniform": [1e-3, 1e-1]}, "init.kind": {"choice": ["xavier", "kaiming"]}}
+    assert line in refusal(with_sweep(scheduler=scheduler, space=space), tmp_path)
+
+
+def test_a_population_needs_something_that_may_change(tmp_path: Path) -> None:
+    recipe = with_sweep(scheduler="pbt", space={"init.kind": {"choice": ["xavier", "kaiming"]}})
+    assert "pbt has nothing to change on the way; add optim.lr" in refusal(recipe, tmp_path)
 
 
 @pytest.mark.quick

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from headway.config.errors import TrainingFailed, UserError
+from headway.config.space import Distribution, SweepSection
 from headway.run import RunFolder, list_runs, read_metrics
 from headway.sweep import SweepResult, sweep
 from headway.sweep._tune import quiet_environment, ray_session
@@ -122,7 +123,8 @@ def test_the_sweep_folder_says_what_it_came_to(random_search: SweepResult) -> No
     rows = read_metrics(sweep_folder.path / "trials.jsonl")
     assert sorted(row["trial"] for row in rows) == [0, 1, 2]
     assert (sweep_folder.path / "sweep.yaml").is_file()
-    assert (sweep_folder.path / "ray").is_dir()
+    assert (sweep_folder.path / "journal.jsonl").is_file()
+    assert not (sweep_folder.path / "ray").exists()
     assert json.loads(json.dumps(random_search.as_dict()))["status"] == "done"
 
 
@@ -178,13 +180,15 @@ def test_a_sweep_whose_trials_all_fail_fails_with_the_first_reason(folder: Path)
 
 
 def test_a_sample_that_the_recipe_refuses_is_a_failed_run(tmp_path: Path) -> None:
-    from headway.sweep._trial import RunningTrial, TrialJob
+    from headway.sweep._trial import RunningTrial
+    from headway.sweep._trial_run import TrialJob, TrialRun
 
+    search = SweepSection(trials=4, space={"optim.nesterov": Distribution(choice=[True])})
     job = TrialJob(
-        tree=yaml.safe_load(RECIPE), fixed={}, runs=str(tmp_path), sweep_id="s", trust=(), scheduler="fifo",
+        tree=yaml.safe_load(RECIPE), fixed={}, search=search, runs=str(tmp_path), sweep_id="s", trust=(),
         folder=str(tmp_path),
     )  # fmt: skip
-    trial = RunningTrial(job, 3, {"optim.nesterov": True})
+    trial = RunningTrial(TrialRun(job, 3, {"optim.nesterov": True}))
     assert "val/loss" not in trial.advance()
     trial.stop()
     status = RunFolder(tmp_path / "s-0003").status()

@@ -27,12 +27,18 @@ class Keeper(Callback):
         run: where checkpoints go.
         trainer: the recipe's section: what is monitored, and how long it may stall.
         judge_from: step from which a checkpoint may be the best.
+        save_every_s: seconds of training after which the position is saved in any case.
     """
 
-    def __init__(self, run: RunFolder, trainer: TrainerSection, *, judge_from: int = 0) -> None:
+    def __init__(
+        self, run: RunFolder, trainer: TrainerSection, *, judge_from: int = 0, save_every_s: float | None = None
+    ) -> None:
         self.run = run
         self.settings = trainer
         self.judge_from = judge_from
+        self.save_every_s = math.inf if save_every_s is None else save_every_s
+        self._unsaved_s = 0.0
+        """Seconds of training since the newest checkpoint, the same on all ranks."""
         self.best: dict[str, Any] | None = None
         self.stalled = 0
         """Validations since the best."""
@@ -46,7 +52,8 @@ class Keeper(Callback):
         objective = cast("Objective", pl_module)
         every = self.settings.checkpoint_every
         due = every is not None and batch.first // every != objective.step // every
-        if objective.report.stop or due:
+        self._unsaved_s += objective.report.elapsed_s
+        if objective.report.stop or due or self._unsaved_s >= self.save_every_s:
             self.save(trainer, objective)
         if objective.step >= objective.schedule.total_steps:
             trainer.should_stop = True
@@ -87,6 +94,7 @@ class Keeper(Callback):
 
     def save(self, trainer: Trainer, objective: Objective) -> None:
         """Saves a checkpoint of the present step; all ranks take part, rank 0 writes."""
+        self._unsaved_s = 0.0
         engine = cast(Engine, trainer.strategy)
         weights, optimizer = engine.gather_weights(), engine.gather_optimizer()
         rng, carried = (

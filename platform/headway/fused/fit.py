@@ -6,7 +6,6 @@ import sys
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ from headway.fused.fusing import stack_key, why_not
 from headway.fused.rows import Metrics, Row
 from headway.fused.seating import Array
 from headway.recipe import Recipe
-from headway.run import RunFolder, create_run, replace_file
+from headway.run import RunFolder, make_run_folder
 from headway.supervise.place import choose_device
 from headway.training import Job, quiet_lightning, train
 
@@ -77,44 +76,53 @@ class _KeptSplit(Split):
 
 
 def make_row(
-    name: str,
-    make_recipe: Callable[[], Recipe],
+    run: RunFolder,
+    begin: Callable[[], Recipe],
     *,
-    runs: Path,
     shelf: DataShelf,
     reporter: Callable[[Recipe, OnReport], OnReport] | None = None,
     argv: Sequence[str] = (),
+    save_every_s: float | None = None,
 ) -> Row:
-    """Returns a row that trains a recipe into a run folder, and waits at each validation.
+    """Returns a row that trains a recipe into a run folder, from its newest checkpoint, and waits at each validation.
 
     Args:
-        name: the run's.
-        make_recipe: returns what it trains; called in the row's thread.
-        runs: the folder of run folders.
+        run: its folder, which need not be there.
+        begin: returns what it trains; called in the row's thread.
         shelf: where data is kept.
         reporter: makes what the run calls with each validation, from the recipe and from what waits there.
         argv: the command line that the run's manifest has.
+        save_every_s: seconds of training after which the position is saved, besides at validations.
     """
 
     def work(row: Row) -> None:
-        recipe = make_recipe()
+        recipe = begin()
         place = Place(device=choose_device(recipe.trainer))
         data = shelf.prepare(recipe, place)
         reason = why_not(recipe, data)
         if reason is not None:
             raise UserError(f"sweep.fuse: on, but {reason}; set sweep.fuse=off")
         row.key = stack_key(recipe, data)
-        run = create_run(runs, recipe.name, name=name)
-        replace_file(run.recipe, recipe.yaml())
-        run.update_status(state="created", recipe=recipe.name)
+        make_run_folder(run.path)
         on_report = reporter(recipe, row.give_report) if reporter else row.give_report
+        job = Job(
+            recipe,
+            run,
+            place,
+            list(argv),
+            resume=True,
+            on_report=on_report,
+            progress=False,
+            stepper=row,
+            save_every_s=save_every_s,
+        )
         try:
-            train(Job(recipe, run, place, list(argv), False, on_report, None, False, stepper=row), data)
+            train(job, data)
         except BaseException as error:
             _log(run, error)
             raise
 
-    return Row(name, work)
+    return Row(run.id, work)
 
 
 def _log(run: RunFolder, error: BaseException) -> None:
@@ -124,10 +132,6 @@ def _log(run: RunFolder, error: BaseException) -> None:
             log.write(f"headway: {error}\n")
         else:
             traceback.print_exception(error, file=log)
-
-
-def _given(recipe: Recipe) -> Recipe:
-    return recipe
 
 
 def fit_rows(recipes: Mapping[str, Recipe], *, runs: str | Path) -> dict[str, dict[str, Any]]:
@@ -142,10 +146,11 @@ def fit_rows(recipes: Mapping[str, Recipe], *, runs: str | Path) -> dict[str, di
         TrainingFailed: a row's loss is no number, after the others have ended.
     """
     shelf, array = DataShelf(), Array()
-    rows = [
-        make_row(name, partial(_given, recipe), runs=Path(runs), shelf=shelf, argv=sys.argv)
-        for name, recipe in recipes.items()
-    ]
+
+    def seat(name: str, recipe: Recipe) -> Row:
+        return make_row(RunFolder(Path(runs) / name), lambda: recipe, shelf=shelf, argv=sys.argv)
+
+    rows = [seat(name, recipe) for name, recipe in recipes.items()]
     with quiet_lightning():
         waiting = list(rows)
         while waiting:

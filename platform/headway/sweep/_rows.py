@@ -15,22 +15,26 @@ import uuid
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import ray
 from ray.air.execution._internal import TrackedActor
+from ray.tune import Checkpoint
 from ray.tune.execution import tune_controller
+from ray.tune.experiment.trial import _TrainingResult
 from ray.tune.trainable.trainable import TRIAL_INFO
 
 from headway.config.errors import HeadwayError
 from headway.fused.fit import DataShelf, make_row
 from headway.fused.rows import Row
 from headway.fused.seating import Array
-from headway.sweep._trial import TrialJob, TrialRun, trial_number
+from headway.sweep._trial import trial_number
+from headway.sweep._trial_run import SAVE_EVERY_S, TrialJob, TrialRun
 from headway.training import quiet_lightning
 
 _CALLED = {
@@ -85,10 +89,11 @@ class _Seat:
 
     trial: TrialRun
     trial_id: str
-    config: dict[str, Any]
     row: Row
     started: float
     reports: int = 0
+    result: dict[str, Any] = field(default_factory=dict)
+    """The newest that Tune was told."""
 
 
 class RowManager:
@@ -104,6 +109,7 @@ class RowManager:
     def __init__(self, job: TrialJob, array: Array, seats: int, resource_manager: Any = None) -> None:
         self.job, self.array, self.seats = job, array, seats
         self._shelf = DataShelf()
+        self._lent = Path(job.runs) / job.sweep_id / "ray" / "lent"
         self._pending: OrderedDict[TrackedActor, dict[str, Any]] = OrderedDict()
         self._seated: dict[TrackedActor, _Seat] = {}
         self._waiting: dict[TrackedActor, tuple[Callable[..., Any] | None, Callable[..., Any] | None]] = {}
@@ -142,18 +148,16 @@ class RowManager:
 
     def _seat(self, actor: TrackedActor, kwargs: dict[str, Any]) -> None:
         info = kwargs["config"][TRIAL_INFO]
-        # Tune adds entries of its own, which start with two underscores.
-        sample = {name: value for name, value in kwargs["config"].items() if not name.startswith("__")}
-        trial = TrialRun(self.job, trial_number(info.trial_id), sample)
+        trial = TrialRun(self.job, trial_number(info.trial_id), kwargs["config"])
         row = make_row(
-            trial.run_id,
-            trial.recipe,
-            runs=Path(self.job.runs),
+            trial.run,
+            trial.begin,
             shelf=self._shelf,
             reporter=trial.reporter,
             argv=trial.argv,
+            save_every_s=SAVE_EVERY_S,
         )
-        self._seated[actor] = _Seat(trial, info.trial_id, sample, row, time.monotonic())
+        self._seated[actor] = _Seat(trial, info.trial_id, row, time.monotonic())
         handle = SimpleNamespace(get_auto_filled_metrics=SimpleNamespace(remote=lambda **_: {}))
         self._live_actors_to_ray_actors_resources[actor] = handle, None
         _call(actor._on_start, actor)
@@ -174,12 +178,41 @@ class RowManager:
         on_result: Callable[..., Any] | None = None,
         on_error: Callable[..., Any] | None = None,
         _return_future: bool = False,
-    ) -> None:
-        """Notes that Tune waits for a trial's next report; a stop is done by `remove_actor`."""
+    ) -> Any:
+        """Does what Tune asks of a trial: to train up to its next report, to lend its checkpoint, to adopt one.
+
+        A stop is done by `remove_actor`.
+
+        Returns:
+            Ray's reference to the answer, where Tune wants to wait for it.
+        """
         if method_name == "train":
             self._waiting[tracked_actor] = on_result, on_error
-        elif method_name != "stop":
+            return None
+        if method_name == "stop":
+            return None
+        seat = self._seated[tracked_actor]
+        answer: _TrainingResult | None
+        if method_name == "save":
+            answer = self._lend(seat)
+        elif method_name == "restore":
+            answer = None
+            self._adopt(seat, *args)
+        else:
             raise NotImplementedError(f"an array does not {method_name} a trial")
+        self._events.append((tracked_actor, partial(_call, on_result, tracked_actor, answer)))
+        return ray.put(answer) if _return_future else None
+
+    def _lend(self, seat: _Seat) -> _TrainingResult:
+        """Copies a trial's checkpoints for another trial, or for itself later."""
+        folder = self._lent / f"{seat.trial.run.id}-{seat.reports:04d}"
+        seat.trial.lend(folder)
+        return _TrainingResult(checkpoint=Checkpoint.from_directory(str(folder)), metrics=dict(seat.result))
+
+    def _adopt(self, seat: _Seat, lent: _TrainingResult) -> None:
+        """Has a trial that has not begun go on from a copy."""
+        seat.trial.adopt(Path(lent.checkpoint.path))
+        seat.reports = int(lent.metrics.get("training_iteration", 0))
 
     def clear_actor_task_futures(self, tracked_actor: TrackedActor) -> None:
         """Forgets what is on its way to Tune from a trial."""
@@ -187,10 +220,15 @@ class RowManager:
         self._events = deque(event for event in self._events if event[0] is not tracked_actor)
 
     def next(self, timeout: float | None = None) -> bool:
-        """Lets one thing happen: a trial is seated, Tune hears a report, or the array trains up to the next ones."""
+        """Lets one thing happen: trials are seated, Tune hears a report, or the array trains up to the next ones."""
+        seated = False
         while self._pending and len(self._seated) < self.seats:
             actor, kwargs = self._pending.popitem(last=False)
             self._seat(actor, kwargs)
+            seated = True
+        if seated:
+            # Tune may have more for the seats that are left.
+            return True
         if self._events:
             self._events.popleft()[1]()
             return True
@@ -230,7 +268,7 @@ class RowManager:
             "training_iteration": seat.reports,
             "iterations_since_restore": seat.reports,
             "trial_id": seat.trial_id,
-            "config": seat.config,
+            "config": seat.trial.sample,
             "time_this_iter_s": elapsed,
             "time_total_s": elapsed,
             "time_since_restore": elapsed,
@@ -240,6 +278,7 @@ class RowManager:
             "hostname": machine.node(),
             "node_ip": "127.0.0.1",
         }
+        seat.result = result
         self._events.append((actor, partial(_call, on_result, actor, result)))
 
     # ---- how the controller counts ---------------------------------------------------------------------

@@ -8,45 +8,31 @@ for at all. Here it is joined both times, so that a stopped run is closed like a
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
-import signal
 import threading
+import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import yaml
 from ray.tune import Trainable
-from ray.tune.result import RESULT_DUPLICATE
 
-from headway.config.errors import HeadwayError, Stopped
-from headway.config.overrides import override
-from headway.config.reading import Tree
-from headway.fit import fit
-from headway.recipe import Recipe, load_recipe
-from headway.run import RunFolder, create_run
-from headway.sweep.ledger import trial_run_id
-from headway.track.recorder import OnReport
-from headway.training import total_steps
-
-Metrics = dict[str, float]
+from headway.config.errors import HeadwayError
+from headway.fit import fit_trial
+from headway.sweep._trial_run import SAVE_EVERY_S, Metrics, TrialJob, TrialRun
 
 
-@dataclass(frozen=True)
-class TrialJob:
-    """What the trials of a sweep have in common."""
+class Running(Protocol):
+    """A trial that trains up to its next report when it is asked."""
 
-    tree: Tree
-    fixed: dict[str, Any]
-    runs: str
-    sweep_id: str
-    trust: tuple[str, ...]
-    scheduler: str
-    folder: str
-    """Where the sweep was started: relative paths in the recipe start there."""
+    trial: TrialRun
+
+    def advance(self) -> dict[str, Any]:
+        """Goes on to the next report and returns it; `done` comes with or after the last."""
+
+    def stop(self) -> None:
+        """Ends it, if it has not ended, and waits until its run folder is closed."""
 
 
 class TrialActor(Trainable):  # type: ignore[misc]  # Ray has no types
@@ -56,17 +42,33 @@ class TrialActor(Trainable):  # type: ignore[misc]  # Ray has no types
         """Gets ready for the first trial."""
         os.chdir(job.folder)
         self.job = job
-        self.running = RunningTrial(job, trial_number(self.trial_id), config)
+        self.running = self._make(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Closes one trial and gets ready for the next."""
         self.running.stop()
-        self.running = RunningTrial(self.job, trial_number(self.trial_id), new_config)
+        self.running = self._make(new_config)
         return True
+
+    def _make(self, config: dict[str, Any]) -> Running:
+        trial = TrialRun(self.job, trial_number(self.trial_id), config)
+        if self.job.ranks == 1:
+            return RunningTrial(trial)
+        from headway.sweep._ranks import RankedTrial
+
+        return RankedTrial(trial)
 
     def step(self) -> dict[str, Any]:
         """Trains up to the next report and returns it."""
         return self.running.advance()
+
+    def save_checkpoint(self, checkpoint_dir: str) -> None:
+        """Copies what another trial, or this one later, needs to go on from here."""
+        self.running.trial.lend(Path(checkpoint_dir))
+
+    def load_checkpoint(self, checkpoint: Any) -> None:
+        """Has the trial go on from a copy."""
+        self.running.trial.adopt(Path(checkpoint))
 
     def cleanup(self) -> None:
         """Closes the last trial."""
@@ -74,30 +76,30 @@ class TrialActor(Trainable):  # type: ignore[misc]  # Ray has no types
 
 
 def trial_number(trial_id: str) -> int:
-    """Returns a trial's number, which Ray counts at the end of its ids."""
+    """Returns a trial's number, which stands at the end of its id."""
     return int(trial_id.rpartition("_")[2])
 
 
-class RunningTrial:
-    """One fit in a thread, which waits at each report until it is told to go on or to stop.
+class Conversation:
+    """A thread that waits at each of its reports until it is told to go on or to stop.
 
     Args:
-        job: what the trials have in common.
-        number: which this is.
-        sample: its changes to the recipe.
+        name: the thread's.
+        work: what it does; called with `ask`, which hands on a report and returns whether to go on. What it returns is
+            the last report.
     """
 
-    def __init__(self, job: TrialJob, number: int, sample: dict[str, Any]) -> None:
-        self.trial = TrialRun(job, number, sample)
+    def __init__(self, name: str, work: Callable[[Callable[[Metrics], bool]], dict[str, Any]]) -> None:
         self._reports: queue.SimpleQueue[dict[str, Any] | BaseException] = queue.SimpleQueue()
         self._go_on: queue.SimpleQueue[bool] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name=self.trial.run_id, daemon=True)
+        self._work = work
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def advance(self) -> dict[str, Any]:
-        """Goes on to the next report and returns it; `done` comes with or after the last.
+        """Goes on to the next report and returns it.
 
         Raises:
-            Exception: the fit ended with what was not foreseen; its run folder says so.
+            BaseException: what the work raised.
         """
         if self._thread.ident is None:
             self._thread.start()
@@ -109,100 +111,59 @@ class RunningTrial:
         return report
 
     def stop(self) -> None:
-        """Ends the fit, if it has not ended, and waits until its run folder is closed."""
+        """Ends the work, if it has not ended, and waits for that."""
         if self._thread.ident is not None:
             self._go_on.put(False)
             self._thread.join()
 
-    # ---- in the thread ---------------------------------------------------------------------------
-
-    def _work(self) -> None:
-        trial = self.trial
+    def _run(self) -> None:
         try:
-            recipe = trial.recipe()
-            fit(
-                recipe,
-                runs=trial.job.runs,
-                name=trial.run_id,
-                trust=trial.job.trust,
-                on_report=trial.reporter(recipe, self._ask),
-                argv=trial.argv,
-                progress=False,
-            )
-        except HeadwayError as error:
-            trial.record(error)
+            report: dict[str, Any] | BaseException = self._work(self._ask)
         except BaseException as error:
-            self._reports.put(error)
-            return
-        self._reports.put(trial.last_report())
+            report = error
+        self._reports.put(report)
 
     def _ask(self, metrics: Metrics) -> bool:
         self._reports.put(metrics)
         return self._go_on.get()
 
 
-class TrialRun:
-    """A trial as a run: its recipe, its reports, and what its status says of its end.
+class RunningTrial:
+    """A trial on this one process.
 
     Args:
-        job: what the trials have in common.
-        number: which this is.
-        sample: its changes to the recipe.
+        trial: which.
     """
 
-    def __init__(self, job: TrialJob, number: int, sample: dict[str, Any]) -> None:
-        self.job = job
-        self.sample = sample
-        self.run_id = trial_run_id(job.sweep_id, number)
-        self.argv = ["headway", "sweep", self.run_id]
-        self._last: Metrics | None = None
-        self._reached = 0
+    def __init__(self, trial: TrialRun) -> None:
+        self.trial = trial
+        self._conversation = Conversation(trial.run.id, self._work)
 
-    def recipe(self) -> Recipe:
-        """Returns the sweep's recipe with the sample.
+    def advance(self) -> dict[str, Any]:
+        """Goes on to the next report and returns it; `done` comes with or after the last."""
+        return self._conversation.advance()
 
-        Raises:
-            UserError: the sample goes against it.
-        """
-        changes = {"track.group": self.job.sweep_id, **self.job.fixed, **self.sample}
-        return load_recipe(self.job.tree, changes, trust=self.job.trust)
+    def stop(self) -> None:
+        """Ends the fit, if it has not ended, and waits until its run folder is closed."""
+        self._conversation.stop()
 
-    def reporter(self, recipe: Recipe, ask: Callable[[Metrics], bool]) -> OnReport:
-        """Returns what the run calls with each validation.
-
-        Args:
-            recipe: the trial's.
-            ask: hands on a report and returns whether to go on.
-        """
-
-        def on_report(metrics: Metrics) -> bool:
-            self._reached = int(metrics["step"])
-            batches_per_epoch = round(metrics["step"] / metrics["epoch"])
-            if self._reached >= total_steps(recipe, batches_per_epoch):
-                # There is nothing left to stop; reported once the run is tested and closed.
-                self._last = metrics
-                return True
-            if ask(metrics):
-                return True
-            message = f"stopped by {self.job.scheduler} at step {self._reached}"
-            raise Stopped(message, signal_number=signal.SIGTERM)
-
-        return on_report
-
-    def last_report(self) -> dict[str, Any]:
-        """Returns the report at the end of the trial.
-
-        Where there is nothing new to report, Ray takes the last one as the end, as it does for its functions.
-        """
-        return {**self._last, "done": True} if self._last else {RESULT_DUPLICATE: True}
-
-    def record(self, error: HeadwayError) -> None:
-        """Adds to the run's status what only the trial knows; a trial that was refused gets a run that says why."""
-        run = RunFolder(Path(self.job.runs) / self.run_id)
-        if not run.path.exists():
-            create_run(run.path.parent, self.run_id, name=self.run_id)
-            with contextlib.suppress(HeadwayError):
-                run.recipe.write_text(yaml.safe_dump(override(self.job.tree, self.sample), sort_keys=False))
-            run.update_status(state="failed", reason=str(error))
-        elif isinstance(error, Stopped):
-            run.update_status(step=self._reached)
+    def _work(self, ask: Callable[[Metrics], bool]) -> dict[str, Any]:
+        trial = self.trial
+        try:
+            recipe = trial.begin()
+            fit_trial(
+                recipe,
+                trial.run,
+                trust=trial.job.trust,
+                on_report=trial.reporter(recipe, ask),
+                argv=trial.argv,
+                save_every_s=SAVE_EVERY_S,
+            )
+        except HeadwayError as error:
+            trial.record(error)
+        except Exception as error:
+            # Trained again it would end the same way; only a process that died is worth another try.
+            with trial.run.log(0).open("a") as log:
+                traceback.print_exception(error, file=log)
+            trial.record(HeadwayError(f"{type(error).__name__}: {error}"))
+        return trial.last_report()

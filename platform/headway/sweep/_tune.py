@@ -1,4 +1,4 @@
-"""Drives Ray Tune: its start, what proposes trials and what stops them. The only file that does.
+"""Drives Ray Tune: its start, the room that it has for trials, and its tuner.
 
 Trials run in processes of their own (`_trial.py`) or as rows of an array in this one (`_rows.py`); the ledger hears the
 same of both.
@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import logging
 import os
+import random
+import shutil
 import threading
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from headway.config.space import Distribution, SweepSection
+from headway.config.errors import UserError
 from headway.supervise.signals import StopFlag, stop_on_signals
 from headway.sweep.check import Plan
 from headway.sweep.fusing import Choice, choose
 from headway.sweep.ledger import Ledger
 
 if TYPE_CHECKING:
-    from headway.sweep._trial import TrialJob
+    from headway.sweep._trial_run import TrialJob
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",
@@ -36,35 +40,58 @@ _QUIET = {
     # A trial's run folder has its error; the sweep's table has the reason.
     "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+    # A sweep goes on from its journal; Tune's own record of its state is not used.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
 }
 OBJECT_STORE_BYTES = 100 * 2**20
 
 
-def run_trials(ledger: Ledger, *, on_change: Callable[[], None], say: Callable[[str], None]) -> int | None:
-    """Runs every trial of the ledger's plan.
+def run_trials(
+    ledger: Ledger, *, on_change: Callable[[], None], say: Callable[[str], None], address: str | None = None
+) -> int | None:
+    """Runs every trial of the ledger's plan that has not ended.
 
     Args:
         ledger: takes what the trials report.
         on_change: called after each change of it.
         say: takes a line for a person.
+        address: of a Ray cluster; this machine alone where None.
 
     Returns:
         The number of the signal that ended the search early, or None.
+
+    Raises:
+        UserError: the cluster is not there, or too small for a trial.
     """
     flag = StopFlag()
+    if ledger.is_over:
+        return None
+    plan = ledger.plan
     on_main_thread = threading.current_thread() is threading.main_thread()
-    with quiet_environment():
-        choice = choose(ledger.plan, processes=concurrency(ledger.plan))
+    with quiet_environment(), _own_generators(plan.seed):
+        choice = _choose(plan, address)
         say(f"trials are {choice.reason}")
-        job = _job(ledger)
-        with (
-            ray_session(1 if choice.seats else concurrency(ledger.plan)) as num_cpus,
+        with ray_session(_cpus_here(plan, choice), address=address) as owns_ray:
+            room = _room(plan, choice, owns_ray=owns_ray)
+            job = _job(ledger, on_gpu=room.gpus > 0)
             # After Ray's start, which installs a handler of its own.
-            stop_on_signals(flag) if on_main_thread else nullcontext(flag),
-            _rows(job, choice),
-        ):
-            build_tuner(ledger, job, flag, on_change, num_cpus=num_cpus, seats=choice.seats).fit()
+            with stop_on_signals(flag) if on_main_thread else nullcontext(flag), _rows(job, choice):
+                os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.pending)
+                try:
+                    build_tuner(ledger, job, flag, on_change, room=room, seats=choice.seats).fit()
+                finally:
+                    os.environ.pop("TUNE_MAX_PENDING_TRIALS_PG")
+    # What Tune kept is of no further use.
+    shutil.rmtree(ledger.folder.path / "ray", ignore_errors=True)
     return flag.signal_number
+
+
+def _choose(plan: Plan, address: str | None) -> Choice:
+    if address is not None:
+        if plan.search.fuse not in ("auto", "off"):
+            raise UserError(f"sweep.fuse: {plan.search.fuse}, but an array trains in this process; leave --address out")
+        return Choice(None, "a process each: they run on a cluster")
+    return choose(plan, processes=concurrency(plan))
 
 
 def _rows(job: TrialJob, choice: Choice) -> AbstractContextManager[object]:
@@ -73,24 +100,62 @@ def _rows(job: TrialJob, choice: Choice) -> AbstractContextManager[object]:
     return trials_as_rows(job, seats=choice.seats) if choice.seats else nullcontext()
 
 
-def _job(ledger: Ledger) -> TrialJob:
-    from headway.sweep._trial import TrialJob
+def _job(ledger: Ledger, *, on_gpu: bool) -> TrialJob:
+    from headway.sweep._trial_run import TrialJob
 
     plan = ledger.plan
     return TrialJob(
         tree=plan.tree,
         fixed=plan.fixed,
+        search=plan.search,
         runs=str(ledger.folder.path.parent),
         sweep_id=ledger.folder.id,
         trust=plan.trust,
-        scheduler=plan.search.scheduler.kind,
         folder=os.getcwd(),  # noqa: PTH109 - for os.chdir
+        ranks=plan.ranks,
+        on_gpu=on_gpu,
     )
 
 
+@contextmanager
+def _own_generators(seed: int) -> Iterator[None]:
+    """Seeds the generators that Ray's schedulers draw from, and puts them back."""
+    import numpy as np
+
+    ours, theirs = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    try:
+        yield
+    finally:
+        random.setstate(ours)
+        np.random.set_state(theirs)
+
+
+# ---- room for trials -----------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Room:
+    """What Ray has for trials."""
+
+    at_a_time: int | None
+    """Most trials that are out at once; None leaves that to Ray's resources."""
+    pending: int
+    """Trials that Tune may ask for before there is room for them."""
+    gpus: float
+    """Of each rank."""
+
+
 def concurrency(plan: Plan) -> int:
-    """Returns how many trials run at a time: as asked, else one a core, or one a GPU where those train."""
-    return min(plan.num_trials, plan.search.max_concurrent or (_num_gpus(plan) or len(os.sched_getaffinity(0))))
+    """Returns how many trials run at a time here: as asked, else one for each core or GPU that a rank needs."""
+    places = _num_gpus(plan) / (plan.search.gpus_per_trial or 1.0) or len(os.sched_getaffinity(0))
+    return min(plan.num_trials, plan.search.max_concurrent or max(1, int(places / plan.ranks)))
+
+
+def _cpus_here(plan: Plan, choice: Choice) -> int:
+    """Returns how many CPUs Ray is to believe in on this machine: one for each rank of the trials at a time."""
+    return 1 if choice.seats else concurrency(plan) * plan.ranks
 
 
 def _num_gpus(plan: Plan) -> int:
@@ -99,6 +164,41 @@ def _num_gpus(plan: Plan) -> int:
     import torch
 
     return torch.cuda.device_count()
+
+
+def _room(plan: Plan, choice: Choice, *, owns_ray: bool) -> _Room:
+    """Returns what Ray has for trials.
+
+    Raises:
+        UserError: less than one trial needs.
+    """
+    import ray
+
+    search = plan.search
+    if choice.seats:
+        # What learns from trials proposes as late as it can.
+        learns = search.searcher in ("tpe", "cmaes")
+        return _Room(choice.seats if learns else None, 1 if learns else choice.seats, 0.0)
+    has = ray.cluster_resources()
+    wants_gpu = plan.accelerator != "cpu" and has.get("GPU", 0.0) >= 1
+    gpus = 0.0
+    if wants_gpu:
+        # A rank of several has a GPU of its own; alone it may share one.
+        shared = min(1.0, has["GPU"] / (search.max_concurrent or 1)) if search.max_concurrent else 1.0
+        gpus = 1.0 if plan.ranks > 1 else search.gpus_per_trial or shared
+    for resource, needed, setting in (
+        ("GPU", gpus * plan.ranks, "sweep.gpus_per_trial" if plan.ranks == 1 else "trainer.devices"),
+        ("CPU", float(plan.ranks), "trainer.devices"),
+    ):
+        if needed > has.get(resource, 0.0):
+            raise UserError(
+                f"{setting}: a trial needs {needed:g} {resource}s, but Ray has {has.get(resource, 0.0):g}; "
+                "lower it, or give --address of a larger cluster"
+            )
+    if search.gpus_per_trial and not wants_gpu:
+        raise UserError(f"sweep.gpus_per_trial: {search.gpus_per_trial:g}, but Ray has no GPU here; leave it out")
+    limit = search.max_concurrent if not owns_ray or search.max_concurrent else None
+    return _Room(limit, 1 if search.searcher in ("tpe", "cmaes") else 16, gpus)
 
 
 @contextmanager
@@ -114,7 +214,10 @@ def quiet_environment() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        yield
+        with warnings.catch_warnings():
+            # Rows have no actors to use again.
+            warnings.filterwarnings("ignore", message="Consider boosting PBT performance")
+            yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
@@ -123,30 +226,63 @@ def quiet_environment() -> Iterator[None]:
 
 
 @contextmanager
-def ray_session(num_trials: int) -> Iterator[int | None]:
-    """Starts Ray on this machine and ends it; joins one that this process has started already.
+def ray_session(num_cpus: int, *, address: str | None = None) -> Iterator[bool]:
+    """Starts Ray on this machine, or joins a cluster, and leaves it; stays in one that this process has joined already.
 
     Yields:
-        How many processes Ray was started for, one a trial; None where it was running.
+        Whether Ray was started for this sweep alone.
+
+    Raises:
+        UserError: there is no cluster at the address.
     """
     import ray
 
     if ray.is_initialized():
-        yield None
+        yield False
         return
-    # "local": never the cluster that happens to be up.
-    ray.init(
-        address="local",
-        num_cpus=num_trials,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.CRITICAL,
-        object_store_memory=OBJECT_STORE_BYTES,
-    )
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
+    if address is None:
+        # "local": never the cluster that happens to be up.
+        with _sessions_of_their_own():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus,
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                **quiet,
+            )
+    else:
+        try:
+            ray.init(address=address, **quiet)
+        except Exception as error:
+            reason = str(error).strip().split("\n", 1)[0][:200]
+            raise UserError(
+                f"--address: no Ray cluster answers at {address} ({reason}); start one, or use local"
+            ) from None
     try:
-        yield num_trials
+        yield address is None
     finally:
         ray.shutdown()
+
+
+@contextmanager
+def _sessions_of_their_own() -> Iterator[None]:
+    """Has Ray's processes start in sessions of their own.
+
+    A signal to this process's group, as terminals and schedulers send it, would end Ray's before this one has told them
+    what to do; this process would wait for them for a minute. When this process ends, however it does, Linux ends them.
+    """
+    from ray._private import services
+
+    class Apart(services.ConsolePopen):  # type: ignore[misc]  # Ray has no types
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, start_new_session=True, **options)
+
+    before, services.ConsolePopen = services.ConsolePopen, Apart
+    try:
+        yield
+    finally:
+        services.ConsolePopen = before
 
 
 def build_tuner(
@@ -155,7 +291,7 @@ def build_tuner(
     flag: StopFlag,
     on_change: Callable[[], None],
     *,
-    num_cpus: int | None,
+    room: _Room,
     seats: int | None,
 ) -> Any:
     """Returns Ray's tuner of a plan.
@@ -165,32 +301,28 @@ def build_tuner(
         job: what the trials have in common.
         flag: ends the search.
         on_change: called after each change of the ledger.
-        num_cpus: for how many processes Ray was started; None where it was running.
-        seats: how many rows an array trains at a time; None for a process a trial.
+        room: what Ray has for trials.
+        seats: how many rows an array trains at a time; None for processes of each trial's own.
     """
     from ray import tune
 
     from headway.sweep._callbacks import Account, StopOnSignal
+    from headway.sweep._proposals import Proposals, build_searcher
+    from headway.sweep._schedulers import build_scheduler
     from headway.sweep._trial import TrialActor
 
     plan, search = ledger.plan, ledger.plan.search
-    at_a_time = seats or concurrency(plan)
-    # Rows have no process: Tune may start as many as there are seats.
-    resources = {"cpu": 1.0}
-    if _num_gpus(plan):
-        resources["gpu"] = min(1.0, _num_gpus(plan) / at_a_time)
-    grid = search.searcher == "grid"
+    searcher, param_space = build_searcher(search, seed=plan.seed)
+    proposals = Proposals(ledger, searcher, at_a_time=room.at_a_time)
     return tune.Tuner(
-        tune.with_resources(tune.with_parameters(TrialActor, job=job), resources),
-        param_space={path: to_domain(drawn, grid=grid) for path, drawn in search.space.items()},
+        tune.with_resources(tune.with_parameters(TrialActor, job=job), _resources(plan, room)),
+        param_space=param_space,
         tune_config=tune.TuneConfig(
             metric=search.metric,
             mode=search.mode,
-            num_samples=1 if grid else search.trials,
-            # Where Ray was started for this sweep its CPUs are the limit, which keeps trials in
-            # waiting and so every process in use; a limit of the searcher's does not.
-            search_alg=build_searcher(plan.seed, max_concurrent=0 if num_cpus and not seats else at_a_time),
-            scheduler=build_scheduler(search, grace_steps=plan.grace_steps, total_steps=plan.total_steps),
+            num_samples=plan.num_trials,
+            search_alg=proposals,
+            scheduler=build_scheduler(plan, proposals),
             # A process imports torch once, not once a trial.
             reuse_actors=seats is None,
             trial_dirname_creator=_folder_name,
@@ -200,48 +332,22 @@ def build_tuner(
             storage_path=str(ledger.folder.path),
             stop=StopOnSignal(flag),
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            # A trial's run folder has its position: on another process it goes on from there.
+            failure_config=tune.FailureConfig(max_failures=search.retries),
             callbacks=[Account(ledger, on_change)],
             verbose=0,
         ),
     )
 
 
-def to_domain(drawn: Distribution, *, grid: bool) -> Any:
-    """Returns Ray's form of a distribution."""
+def _resources(plan: Plan, room: _Room) -> Any:
+    """Returns what Ray reserves for a trial: its own process, or one that watches over its ranks."""
     from ray import tune
 
-    if drawn.choice is not None:
-        return tune.grid_search(drawn.choice) if grid else tune.choice(drawn.choice)
-    if drawn.randint is not None:
-        return tune.randint(*drawn.randint)
-    if drawn.loguniform is not None:
-        return tune.loguniform(*drawn.loguniform)
-    assert drawn.uniform is not None, "a distribution has one way to draw"
-    return tune.uniform(*drawn.uniform)
-
-
-def build_searcher(seed: int, *, max_concurrent: int) -> Any:
-    """Returns what proposes trials: the same ones for the same seed. Grids come with the space."""
-    from ray.tune.search.basic_variant import BasicVariantGenerator
-
-    # numpy's generator takes 32 bits.
-    return BasicVariantGenerator(random_state=seed % 2**32, max_concurrent=max_concurrent)
-
-
-def build_scheduler(search: SweepSection, *, grace_steps: int, total_steps: int) -> Any:
-    """Returns what stops trials."""
-    from ray.tune.schedulers import ASHAScheduler, FIFOScheduler
-
-    if search.scheduler.kind == "fifo":
-        return FIFOScheduler()
-    return ASHAScheduler(
-        time_attr="step",
-        grace_period=grace_steps,
-        reduction_factor=search.scheduler.reduction,
-        max_t=total_steps,
-        # A trial ends by itself at its last step, tested and closed.
-        stop_last_trials=False,
-    )
+    rank = {"CPU": 1.0, "GPU": room.gpus} if room.gpus else {"CPU": 1.0}
+    if plan.ranks == 1:
+        return {name.lower(): amount for name, amount in rank.items()}
+    return tune.PlacementGroupFactory([{}, *[rank] * plan.ranks], strategy="PACK")
 
 
 def _folder_name(trial: Any) -> str:

@@ -36,6 +36,8 @@ class Plan:
     seed: int
     trust: tuple[str, ...]
     device: Device
+    accelerator: str
+    """What the recipe asks for: auto, cpu or cuda."""
     total_steps: int
     """Optimizer steps of the longest trial."""
     grace_steps: int
@@ -48,16 +50,17 @@ class Plan:
     """Why trials cannot be trained together; None where they can."""
     probe: tuple[Recipe, Data] | None
     """A trial to time steps with, where they can."""
+    ranks: int
+    """Processes of a trial."""
+    interval_steps: int
+    """Steps between two exchanges of a population."""
+    mutated: tuple[str, ...]
+    """Paths that a population changes on the way."""
 
     @property
     def num_trials(self) -> int:
         """Returns how many trials there will be."""
-        if self.search.searcher == "random":
-            return self.search.trials
-        product = 1
-        for drawn in self.search.space.values():
-            product *= len(drawn.choice or [])
-        return product
+        return self.search.num_trials
 
 
 def check_sweep(
@@ -80,10 +83,11 @@ def check_sweep(
         )
     search = loaded.sweep
     tree = override(_as_written(recipe), changes)
-    _refuse_several_processes(loaded)
     variants = [loaded, *check_space(tree, search, trust=trust)]
     device, data = _prepare(loaded)
     check_metric(search.metric, metric_names(loaded, data))
+    mutated = _mutated(search)
+    ranks = _ranks(variants, device)
     not_fusable = "sweep.fuse is off" if search.fuse == "off" else why_not_fused(variants, data)
     total_steps = max(_total_steps(variant, data) for variant in variants)
     return Plan(
@@ -94,8 +98,12 @@ def check_sweep(
         seed=loaded.trainer.seed if search.seed is None else search.seed,
         trust=tuple(trust),
         device=device,
+        accelerator=loaded.trainer.accelerator,
         total_steps=total_steps,
-        grace_steps=_grace_steps(loaded, data, total_steps),
+        grace_steps=_steps("grace_steps", loaded, data, total_steps),
+        interval_steps=_steps("interval_steps", loaded, data, total_steps),
+        mutated=mutated,
+        ranks=ranks,
         # One core a trial: more threads than cores slow each other down.
         fixed={"trainer.threads": 1},
         command=_command(recipe, changes, trust),
@@ -127,13 +135,20 @@ def check_space(tree: Tree, search: SweepSection, *, trust: Collection[str] = ()
             raise UserError(f"sweep.space.{path}: {path.partition('.')[0]} changes no training; leave it out")
     recipes = []
     for path, drawn in search.space.items():
+        # Where a path has a condition, those that it names have values that meet it.
+        wanted = {
+            other: values[0] if isinstance(values, list) else values for other, values in (drawn.when or {}).items()
+        }
         for value in drawn.extremes():
+            sample = search.active({**firsts, **wanted, path: value})
+            if path not in sample:
+                raise UserError(
+                    f"sweep.space.{path}: no sample meets its when ({drawn.when}); name values of the space"
+                )
             try:
-                recipe = load_recipe(override(tree, {**firsts, path: value}), trust=trust)
-                _refuse_several_processes(recipe)
+                recipes.append(load_recipe(override(tree, sample), trust=trust))
             except UserError as error:
-                raise UserError(_blame(str(error), path, value, firsts)) from None
-            recipes.append(recipe)
+                raise UserError(_blame(str(error), path, value, sample)) from None
     return recipes
 
 
@@ -144,10 +159,59 @@ def _blame(problem: str, path: str, value: Any, firsts: Mapping[str, Any]) -> st
     return f"sweep.space.{named}: {problem}{where}"
 
 
-def _refuse_several_processes(recipe: Recipe) -> None:
-    trainer = recipe.trainer
-    if recipe.strategy.kind != "single" or trainer.nodes > 1 or trainer.devices not in ("auto", 1):
-        raise UserError("sweep: trials run on one process each; set trainer.devices=1 trainer.nodes=1 strategy=single")
+def _ranks(variants: list[Recipe], device: Device) -> int:
+    """Returns how many processes each trial has.
+
+    Raises:
+        UserError: some have more than others.
+    """
+    from headway.supervise.place import devices_per_node
+
+    found = set()
+    for variant in variants:
+        per_node = devices_per_node(variant.trainer, device, single=variant.strategy.kind == "single")
+        found.add(per_node * variant.trainer.nodes)
+    if len(found) > 1:
+        raise UserError(
+            f"sweep.space: trials would have {' or '.join(map(str, sorted(found)))} processes; "
+            "leave trainer.devices, trainer.nodes and strategy out of the space"
+        )
+    return found.pop()
+
+
+_MAY_CHANGE_ON_THE_WAY = ("optim.lr", "optim.weight_decay", "optim.momentum", "trainer.clip_norm", "trainer.clip_value")
+
+
+def _may_change(path: str) -> bool:
+    """Returns whether a trial can go on from its weights with another value of a setting."""
+    return (
+        path in _MAY_CHANGE_ON_THE_WAY
+        or path == "objective.label_smoothing"
+        or (path.startswith("model.") and "dropout" in path)
+        or (path.startswith("regularize.") and not path.startswith("regularize.prune"))
+    )
+
+
+def _mutated(search: SweepSection) -> tuple[str, ...]:
+    """Returns the paths that a population changes on the way.
+
+    Raises:
+        UserError: there are none, or one that would make other weights of a trial.
+    """
+    if search.scheduler.kind != "pbt":
+        return ()
+    may = [path for path in search.space if _may_change(path) and search.space[path].way != "value"]
+    asked = search.scheduler.mutate
+    for path in asked or ():
+        if path not in may:
+            known = "is not in the space" if path not in search.space else "cannot change while a trial trains"
+            raise UserError(f"sweep.scheduler.mutate: {path} {known}; choose among {', '.join(may) or 'none'}")
+    if not may:
+        raise UserError(
+            "sweep.scheduler: pbt has nothing to change on the way; "
+            "add optim.lr, optim.weight_decay or a dropout to the space"
+        )
+    return tuple(asked or may)
 
 
 def _prepare(recipe: Recipe) -> tuple[Device, Data]:
@@ -183,12 +247,13 @@ def _batches(recipe: Recipe, data: Data) -> int:
     return -(-len(data.train) // recipe.trainer.batch_size)
 
 
-def _grace_steps(recipe: Recipe, data: Data, total_steps: int) -> int:
+def _steps(name: str, recipe: Recipe, data: Data, total_steps: int) -> int:
+    """Returns a scheduler's number of steps: as asked, or those between validations."""
     assert recipe.sweep is not None
-    asked = recipe.sweep.scheduler.grace_steps
+    asked: int | None = getattr(recipe.sweep.scheduler, name)
     if asked is not None and asked > total_steps:
         raise UserError(
-            f"sweep.scheduler.grace_steps: {asked}, but a trial has {total_steps} steps; lower it, or train longer"
+            f"sweep.scheduler.{name}: {asked}, but a trial has {total_steps} steps; lower it, or train longer"
         )
     return min(asked or recipe.trainer.validate_every or _batches(recipe, data), total_steps)
 

@@ -2,9 +2,12 @@
 
     runs/<sweep>/
       sweep.yaml      the resolved recipe, with its sweep section
-      status.json     state, counts of trials, the best so far; replaced whole
-      trials.jsonl    one row a trial, appended when it ends
-      ray/            Ray Tune's own files
+      plan.json       what the sweep was asked for, as its author wrote it: what --resume reads
+      status.json     state, counts of trials, the best so far, the process that searches; replaced whole
+      journal.jsonl   what happened, in its order (journal.py)
+      trials.jsonl    one row a trial, appended when it ends; the last row of a number counts
+      lock            held by the one process that searches
+      ray/            Ray Tune's own files, while it searches
     runs/<sweep>-0007/  trial 7: an ordinary run
 
 What a trial came to is read from its run folder, as everything else does; the ledger adds what only
@@ -13,15 +16,19 @@ the sweep knows: what was sampled, and that its scheduler or an interrupt ended 
 
 from __future__ import annotations
 
+import os
+import platform
 import secrets
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from headway.config.errors import UserError
-from headway.run import MetricsFile, RunFolder, check_run_name
+from headway.run import MetricsFile, RunFolder, check_run_name, read_metrics, replace_file
 from headway.sweep.check import Plan
+from headway.sweep.journal import Event, Journal, keep_events
 from headway.sweep.result import Status, Trial, best_trial
 
 WRITE_INTERVAL_S = 1.0
@@ -46,10 +53,17 @@ def create_sweep_folder(runs: Path, plan: Plan, *, name: str | None) -> RunFolde
         raise UserError(f"--name: {path} or trials of it exist already; choose another")
     try:
         path.mkdir(parents=True)
-        (path / "sweep.yaml").write_text(plan.resolved)
     except OSError as error:
         raise UserError(f"--runs: {runs} cannot be written ({error.strerror}); choose another folder") from None
-    return RunFolder(path)
+    folder = RunFolder(path)
+    write_plan(folder, plan)
+    return folder
+
+
+def write_plan(folder: RunFolder, plan: Plan) -> None:
+    """Writes what a sweep is, for people and for a resume."""
+    replace_file(folder.path / "sweep.yaml", plan.resolved)
+    folder.write_json("plan.json", {"tree": plan.tree, "trust": plan.trust, "command": plan.command})
 
 
 @dataclass(frozen=True)
@@ -70,23 +84,61 @@ class Ledger:
     Args:
         folder: the sweep's.
         plan: what is swept.
+        past: what happened before, where the sweep is gone on with.
     """
 
-    def __init__(self, folder: RunFolder, plan: Plan) -> None:
+    def __init__(self, folder: RunFolder, plan: Plan, past: Sequence[Event] = ()) -> None:
         self.folder = folder
         self.plan = plan
+        self.past = list(past)
         self._trials: dict[int, Trial] = {}
         self._reached: dict[int, int] = {}
+        self._ended: set[int] = set()
+        self._journal: Journal | None = None
+        for event in past:
+            self._repeat(event)
+        keep_events(folder.path / "journal.jsonl", past)
+        self._journal = Journal(folder.path / "journal.jsonl")
+        told = {(row.get("trial"), row.get("status")) for row in read_metrics(folder.path / "trials.jsonl")}
         self._file = MetricsFile(folder.path / "trials.jsonl")
+        for number in sorted(self._ended):
+            # A crash may come between the journal's line and this file's.
+            if (number, self._trials[number].status) not in told:
+                self._write_row(number)
         self._written = 0.0
         self._write("running")
 
+    def _repeat(self, event: Event) -> None:
+        """Takes note of what happened before."""
+        if event.kind == "start":
+            self.start(event.number, event.config or {})
+        elif event.kind == "report":
+            self.report(event.number, {self.plan.search.metric: event.value, "step": event.step})
+        elif event.kind == "end":
+            status: Status = event.status if event.status in _ENDED else "failed"
+            self._ended.add(event.number)
+            self._trials[event.number] = replace(self._trials[event.number], status=status, reason=event.reason)
+
+    def _note(self, event: Event) -> None:
+        if self._journal is not None:
+            self._journal.write(event)
+
     # ---- what happens to a trial -----------------------------------------------------------------
 
+    def propose(self, number: int, config: dict[str, Any]) -> None:
+        """Notes what a trial is to try."""
+        self._note(Event("propose", number, config=dict(config)))
+
     def start(self, number: int, config: dict[str, Any]) -> None:
-        """Notes that a trial runs; nothing where that is known."""
+        """Notes that a trial runs, with what it tries; nothing where that is known."""
+        config = self.plan.search.active(config)
+        known = self._trials.get(number)
+        if known is not None and known.config == config:
+            return
         run = self._run(number)
-        self._trials.setdefault(number, Trial(run.id, str(run.path), "running", dict(config), None, None))
+        value, step = (known.value, known.step) if known else (None, None)
+        self._trials[number] = Trial(run.id, str(run.path), "running", config, value, step)
+        self._note(Event("start", number, config=config))
         self._write("running", throttled=True)
 
     def report(self, number: int, metrics: dict[str, Any]) -> None:
@@ -94,10 +146,13 @@ class Ledger:
         trial, value = self._trials[number], metrics.get(self.plan.search.metric)
         if value is None:
             return
-        self._reached[number] = int(metrics["step"])
+        value, step = float(value), int(metrics["step"])
+        iteration, last = metrics.get("training_iteration"), bool(metrics.get("done"))
+        self._note(Event("report", number, step=step, value=value, iteration=iteration, last=last))
+        self._reached[number] = step
         sign = 1.0 if self.plan.search.mode == "min" else -1.0
-        if trial.value is None or sign * value < sign * trial.value:
-            self._trials[number] = replace(trial, value=float(value), step=int(metrics["step"]))
+        if trial.value is None or sign * value < sign * trial.value or trial.value != trial.value:
+            self._trials[number] = replace(trial, value=value, step=step)
             self._write("running", throttled=True)
 
     def end(self, number: int, error: str | None = None) -> None:
@@ -116,10 +171,18 @@ class Ledger:
             # Its thread waits in its last report, and writes this itself when the actor goes on to another trial.
             self._settle(number, "stopped", f"stopped by {self.plan.search.scheduler.kind}{self._at(number)}")
 
-    def _settle(self, number: int, state: Status, reason: str | None) -> None:
-        trial = self._trials[number] = replace(self._trials[number], status=state, reason=reason)
-        self._file.write([{"trial": number, **{key: value for key, value in vars(trial).items() if value is not None}}])
+    def _settle(self, number: int, state: Status, reason: str | None, *, interrupted: bool = False) -> None:
+        self._trials[number] = replace(self._trials[number], status=state, reason=reason)
+        if not interrupted:
+            # What an interrupt cut short goes on when the sweep does.
+            self._ended.add(number)
+            self._note(Event("end", number, status=state, reason=reason))
+        self._write_row(number)
         self._write("running", throttled=True)
+
+    def _write_row(self, number: int) -> None:
+        trial = vars(self._trials[number])
+        self._file.write([{"trial": number, **{key: value for key, value in trial.items() if value is not None}}])
 
     # ---- how the sweep stands --------------------------------------------------------------------
 
@@ -130,6 +193,11 @@ class Ledger:
         states = [trial.status for trial in self._trials.values()]
         running, done, stopped, failed = (states.count(state) for state in ("running", *_ENDED))
         return Counts(total, total - len(states), running, done, stopped, failed)
+
+    @property
+    def is_over(self) -> bool:
+        """Returns whether every trial has ended."""
+        return len(self._ended) >= self.plan.num_trials
 
     @property
     def trials(self) -> list[Trial]:
@@ -155,13 +223,15 @@ class Ledger:
                     # A trial that could still wind up did so at a report that was not heard any more.
                     self._reached[number] = int(self._run(number).status().get("step", 0))
                     outcome, why = "stopped", f"stopped with its sweep{self._at(number)}"
-                self._settle(number, outcome or "stopped", why)
+                self._settle(number, outcome or "stopped", why, interrupted=outcome not in ("done", "failed"))
         for trial in self.trials:
             run = RunFolder(Path(trial.run_dir))
             status = run.status()
             if run.recipe.is_file() and (status.get("state"), status.get("reason")) != (trial.status, trial.reason):
                 run.update_status(state=trial.status, reason=trial.reason)
         self._file.close()
+        if self._journal is not None:
+            self._journal.close()
         self._write(state, reason=reason)
 
     def _outcome(self, number: int) -> tuple[Status | None, str | None]:
@@ -191,4 +261,6 @@ class Ledger:
             trials=vars(self.counts),
             best=None if best is None else vars(best),
             reason=reason,
+            pid=os.getpid() if state == "running" else None,
+            host=platform.node(),
         )

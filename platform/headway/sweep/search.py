@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway.config.errors import HeadwayError, Stopped, TrainingFailed
-from headway.sweep.result import SweepResult, refit_command
+from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
+from headway.sweep.result import SweepResult, Trial, refit_command
 
 if TYPE_CHECKING:
     from headway.config.reading import Tree
     from headway.recipe import Recipe
+    from headway.sweep.check import Plan
     from headway.sweep.ledger import Ledger
 
 
 def sweep(
-    recipe: str | Path | Recipe | Tree,
+    recipe: str | Path | Recipe | Tree | None = None,
     overrides: Iterable[str] | Mapping[str, Any] = (),
     *,
     runs: str | Path = "runs",
     name: str | None = None,
+    resume: str | None = None,
+    address: str | None = None,
     trust: Collection[str] = (),
     progress: bool = True,
 ) -> SweepResult:
@@ -32,10 +36,13 @@ def sweep(
     report, which differs where several run at a time.
 
     Args:
-        recipe: a path, the name of one that comes along, a tree or a `Recipe`, with a `sweep` section.
+        recipe: a path, the name of one that comes along, a tree or a `Recipe`, with a `sweep` section; None with
+            `resume`.
         overrides: changes to it, `["sweep.trials=16"]` or `{"sweep.trials": 16}`.
         runs: the folder of run folders; every trial is a run of its own there.
         name: the sweep's id; made up from the recipe's name and the time when absent.
+        resume: id or path of a sweep to go on with: what has ended stays, what had not goes on from its checkpoint.
+        address: of a running Ray cluster, such as `auto` or `ray://head:10001`; this machine alone when absent.
         trust: modules outside headway that the recipe may name.
         progress: whether to show a progress line on standard error.
 
@@ -46,20 +53,31 @@ def sweep(
     """
     from headway.sweep.check import check_sweep
     from headway.sweep.ledger import Ledger, create_sweep_folder
+    from headway.sweep.resume import Remembered, remember
 
     started = time.monotonic()
     changes = overrides if isinstance(overrides, Mapping) else list(overrides)
-    plan = check_sweep(recipe, changes, trust=trust)
-    ledger = Ledger(create_sweep_folder(Path(runs).resolve(), plan, name=name), plan)
-    try:
-        _search(ledger, progress=progress)
-        _refuse_all_failed(ledger)
-    except BaseException as error:
-        stopped = isinstance(error, Stopped | KeyboardInterrupt)
-        reason = str(error) if isinstance(error, HeadwayError) else f"{type(error).__name__}: {error}"
-        ledger.close("stopped" if stopped else "failed", reason=reason)
-        raise
-    ledger.close("done")
+    if resume is not None:
+        if recipe is not None or name is not None:
+            raise UserError("--resume: the sweep has its recipe and its name; leave RECIPE and --name out")
+        remembered = remember(Path(runs), resume, changes, trust=trust)
+    elif recipe is None:
+        raise UserError("sweep needs a RECIPE, or --resume SWEEP")
+    else:
+        plan = check_sweep(recipe, changes, trust=trust)
+        remembered = Remembered(create_sweep_folder(Path(runs).resolve(), plan, name=name), plan, ())
+    folder, plan = remembered.folder, remembered.plan
+    with folder.owned():
+        ledger = Ledger(folder, plan, remembered.past)
+        try:
+            _search(ledger, progress=progress, address=None if address == "local" else address)
+            _refuse_all_failed(ledger)
+        except BaseException as error:
+            stopped = isinstance(error, Stopped | KeyboardInterrupt)
+            reason = str(error) if isinstance(error, HeadwayError) else f"{type(error).__name__}: {error}"
+            ledger.close("stopped" if stopped else "failed", reason=reason)
+            raise
+        ledger.close("done")
     best = ledger.best
     return SweepResult(
         sweep_id=ledger.folder.id,
@@ -68,12 +86,20 @@ def sweep(
         mode=plan.search.mode,
         trials=ledger.trials,
         best=best,
-        command=None if best is None else refit_command(plan.command, best, plan.fixed),
+        command=None if best is None else _again(plan, best),
         wall_s=round(time.monotonic() - started, 3),
     )
 
 
-def _search(ledger: Ledger, *, progress: bool) -> None:
+def _again(plan: Plan, best: Trial) -> str:
+    """Returns the command that trains the best trial again, or that looks at it where no command would."""
+    if plan.search.scheduler.kind == "pbt":
+        # Its settings changed on the way, and its weights are another trial's; lineage.jsonl has both.
+        return shlex.join(["headway", "eval", best.run_dir])
+    return refit_command(plan.command, best, plan.fixed)
+
+
+def _search(ledger: Ledger, *, progress: bool, address: str | None) -> None:
     """Runs the trials.
 
     Raises:
@@ -85,7 +111,7 @@ def _search(ledger: Ledger, *, progress: bool) -> None:
     line = SweepProgress(ledger) if progress else None
     try:
         on_change, say = (line.update, line.say) if line else (lambda: None, lambda _: None)
-        signal_number = run_trials(ledger, on_change=on_change, say=say)
+        signal_number = run_trials(ledger, on_change=on_change, say=say, address=address)
     finally:
         if line is not None:
             line.close()
@@ -93,7 +119,10 @@ def _search(ledger: Ledger, *, progress: bool) -> None:
         counts, best = ledger.counts, ledger.best
         ended = counts.done + counts.stopped + counts.failed
         found = f"; the best so far is {best.run_id}" if best else ""
-        message = f"sweep {ledger.folder.id} stopped after {ended} of {counts.total} trials{found}"
+        message = (
+            f"sweep {ledger.folder.id} stopped after {ended} of {counts.total} trials{found}; "
+            f"headway sweep --resume {ledger.folder.id} goes on"
+        )
         raise Stopped(message, signal_number=signal_number)
 
 

@@ -11,7 +11,7 @@ import psutil
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from headway.config.errors import TrainingFailed
+from headway.config.errors import Stopped, TrainingFailed
 
 if TYPE_CHECKING:
     from headway.objectives._chunks import Chunk
@@ -132,15 +132,26 @@ class Listener(Callback):
         self.on_report = on_report
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Asks; all ranks hear the answer."""
+        """Asks; all ranks hear the answer.
+
+        Raises:
+            Stopped: the listener ended the run where it is, rather than let it close as one that is done.
+        """
         objective = cast("Objective", pl_module)
-        go_on = True
+        answer: bool | tuple[str, int] = True
         if trainer.is_global_zero:
             last_loss = objective.report.rows[-1]["train/loss"]
-            go_on = self.on_report({"step": objective.step, "train/loss": last_loss, **validation_report(objective)})
+            try:
+                answer = self.on_report(
+                    {"step": objective.step, "train/loss": last_loss, **validation_report(objective)}
+                )
+            except Stopped as stopped:
+                answer = str(stopped), stopped.signal_number
         if objective.engine_world_size > 1:
-            go_on = trainer.strategy.broadcast(go_on)
-        if not go_on:
+            answer = trainer.strategy.broadcast(answer)
+        if isinstance(answer, tuple):
+            raise Stopped(answer[0], signal_number=answer[1])
+        if not answer:
             trainer.should_stop = True
 
 
