@@ -93,7 +93,7 @@ class RankedTrial:
             _Rank.options(  # type: ignore[attr-defined]
                 num_cpus=1,
                 num_gpus=1 if trial.job.on_gpu else 0,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=1 + rank),
+                scheduling_strategy=PlacementGroupSchedulingStrategy(group, placement_group_bundle_index=rank),
             ).remote(trial.job, trial.number, trial.sample)
             for rank in range(world)
         ]

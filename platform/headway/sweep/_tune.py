@@ -42,6 +42,8 @@ _QUIET = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
     # A sweep goes on from its journal; Tune's own record of its state is not used.
     "TUNE_GLOBAL_CHECKPOINT_S": "1000000",
+    # A head that died does not come back; a minute of waiting for it helps nobody.
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }
 OBJECT_STORE_BYTES = 100 * 2**20
 

@@ -16,6 +16,7 @@ the sweep knows: what was sampled, and that its scheduler or an interrupt ended 
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import secrets
@@ -95,17 +96,18 @@ class Ledger:
         self._reached: dict[int, int] = {}
         self._ended: set[int] = set()
         self._journal: Journal | None = None
+        self._written = math.inf
         for event in past:
             self._repeat(event)
         keep_events(folder.path / "journal.jsonl", past)
         self._journal = Journal(folder.path / "journal.jsonl")
         told = {(row.get("trial"), row.get("status")) for row in read_metrics(folder.path / "trials.jsonl")}
         self._file = MetricsFile(folder.path / "trials.jsonl")
+        self._written = 0.0
         for number in sorted(self._ended):
             # A crash may come between the journal's line and this file's.
             if (number, self._trials[number].status) not in told:
                 self._write_row(number)
-        self._written = 0.0
         self._write("running")
 
     def _repeat(self, event: Event) -> None:
