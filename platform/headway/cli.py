@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from headway import __version__
 from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayError
+from headway.sweep_verbs import sweeps_app
 from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs, Trust, add_verbs
 
@@ -27,6 +28,7 @@ app = App(
 )
 data_app = App(name="data", help="Data sets: what is here, and how to get what is not.")
 app.command(data_app)
+app.command(sweeps_app)
 add_verbs(app)
 app.register_install_completion_command()
 

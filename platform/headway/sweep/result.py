@@ -54,8 +54,12 @@ class SweepResult:
         """Returns what `--json` prints."""
         return {"status": "done", **asdict(self)}
 
-    def print_table(self) -> None:
-        """Prints the best trials and the command that trains the best again."""
+    def print_table(self, *, num_shown: int | None = SHOWN) -> None:
+        """Prints the best trials and the command that trains the best again.
+
+        Args:
+            num_shown: at most so many trials; all when None.
+        """
         from rich.console import Console
         from rich.table import Table
 
@@ -64,12 +68,13 @@ class SweepResult:
         paths = list(dict.fromkeys(path for trial in self.trials for path in trial.config))
         for column in ("trial", self.metric, "step", "status", *paths):
             table.add_column(column, overflow="fold")
-        for trial in ranked(self.trials, self.mode)[:SHOWN]:
+        for trial in ranked(self.trials, self.mode)[:num_shown]:
             cells = [shown(trial.config[path]) if path in trial.config else "" for path in paths]
             table.add_row(trial.run_id, shown(trial.value), shown(trial.step), trial.status, *cells)
         console.print(table)
-        if len(self.trials) > SHOWN:
-            console.print(f"and {len(self.trials) - SHOWN} more in {self.sweep_dir}", highlight=False, soft_wrap=True)
+        if num_shown is not None and len(self.trials) > num_shown:
+            more = f"and {len(self.trials) - num_shown} more; `headway sweeps show {self.sweep_id}` lists them"
+            console.print(more, highlight=False, soft_wrap=True)
         for trial in [trial for trial in self.trials if trial.status == "failed"][:3]:
             console.print(f"{trial.run_id} failed: {trial.reason}", highlight=False, soft_wrap=True, markup=False)
         if self.command is not None:
