@@ -41,22 +41,28 @@ def show(
     sweep: str,
     /,
     *,
+    plots: Annotated[bool, Parameter(negative="")] = False,
     runs: Runs = Path("runs"),
     json: Json = False,
 ) -> int:
-    """Show a sweep's trials, best first, and the command that trains the best again.
+    """Show a sweep's trials, best first, what mattered, and the command that trains the best again.
 
     Parameters
     ----------
     sweep
         Id or path of a sweep.
+    plots
+        Also draw the metric over each hyperparameter, into plots/ of the sweep's folder.
     """
     from headway.sweep.folder import find_sweep
 
     found = find_sweep(runs, sweep)
     result, status = found.result(), found.status()
+    if plots:
+        _draw(found)
     if json:
-        print_json({**result.as_dict(), "status": found.state(), "counts": status.get("trials")})
+        more = {"status": found.state(), "counts": status.get("trials"), **result.importance().as_dict()}
+        print_json({**result.as_dict(), **more})
         return EXIT_DONE
     state = [found.id, found.state(), _counts(status), str(status.get("recipe", "?")), _age(found.started)]
     print_table(["sweep", "status", "trials", "recipe", "age"], [state])
@@ -142,6 +148,19 @@ def export(
     else:
         print_table(["", ""], [["sweep", found.id], ["file", str(path)], ["rows", f"{num_trials}, one a trial"]])
     return EXIT_DONE
+
+
+def _draw(sweep: SweepFolder) -> None:
+    from headway.sweep.plots import write_plots
+
+    try:
+        written = write_plots(sweep)
+    except OSError as error:
+        raise UserError(
+            f"{sweep.path}/plots: cannot be written ({error.strerror or error}); check whose it is"
+        ) from None
+    where = f"{len(written)} plots in {sweep.path}/plots" if written else "no plots: two trials with a value are needed"
+    tell(f"{sweep.id}: {where}")
 
 
 def _agrees(question: str) -> bool:

@@ -7,10 +7,14 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from headway.config.errors import UserError
 from headway.config.reading import read_text
+
+if TYPE_CHECKING:
+    from headway.sweep.importance import Importance
 
 Status = Literal["pending", "running", "done", "stopped", "failed"]
 SHOWN = 10
@@ -54,8 +58,19 @@ class SweepResult:
         """Returns what `--json` prints."""
         return {"status": "done", **asdict(self)}
 
+    def importance(self) -> Importance:
+        """Returns which hyperparameter mattered, or why nothing can be said of that."""
+        from headway.sweep.folder import SweepFolder
+        from headway.sweep.importance import Importance, measure_importance
+
+        try:
+            space = SweepFolder(Path(self.sweep_dir)).section().space
+        except UserError as error:
+            return Importance([], str(error))
+        return measure_importance(self.trials, space, mode=self.mode)
+
     def print_table(self, *, num_shown: int | None = SHOWN) -> None:
-        """Prints the best trials and the command that trains the best again.
+        """Prints the best trials, what mattered, and the command that trains the best again.
 
         Args:
             num_shown: at most so many trials; all when None.
@@ -77,6 +92,7 @@ class SweepResult:
             console.print(more, highlight=False, soft_wrap=True)
         for trial in [trial for trial in self.trials if trial.status == "failed"][:3]:
             console.print(f"{trial.run_id} failed: {trial.reason}", highlight=False, soft_wrap=True, markup=False)
+        self.importance().print_table(console, metric=self.metric)
         if self.command is not None:
             console.print(f"\n{self.command}", highlight=False, soft_wrap=True, markup=False)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed
 from headway.sweep.result import SweepResult, refit_command
+from headway.terminal import tell
 
 if TYPE_CHECKING:
     from headway.config.reading import Tree
@@ -60,6 +61,7 @@ def sweep(
         ledger.close("stopped" if stopped else "failed", reason=reason)
         raise
     ledger.close("done")
+    _draw(ledger)
     best = ledger.best
     return SweepResult(
         sweep_id=ledger.folder.id,
@@ -95,6 +97,17 @@ def _search(ledger: Ledger, *, progress: bool) -> None:
         found = f"; the best so far is {best.run_id}" if best else ""
         message = f"sweep {ledger.folder.id} stopped after {ended} of {counts.total} trials{found}"
         raise Stopped(message, signal_number=signal_number)
+
+
+def _draw(ledger: Ledger) -> None:
+    """Draws the metric over each hyperparameter; a sweep that has ended is not failed for its pictures."""
+    from headway.sweep.folder import SweepFolder
+    from headway.sweep.plots import write_plots
+
+    try:
+        write_plots(SweepFolder(ledger.folder.path))
+    except OSError as error:
+        tell(f"headway: {ledger.folder.id}: its plots cannot be written ({error.strerror or error})")
 
 
 def _refuse_all_failed(ledger: Ledger) -> None:
