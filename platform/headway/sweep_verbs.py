@@ -159,7 +159,7 @@ def _draw(sweep: SweepFolder) -> None:
         raise UserError(
             f"{sweep.path}/plots: cannot be written ({error.strerror or error}); check whose it is"
         ) from None
-    where = f"{len(written)} plots in {sweep.path}/plots" if written else "no plots: two trials with a value are needed"
+    where = f"{len(written)} plots in {sweep.path}/plots" if written else "no plots: no hyperparameter took two values"
     tell(f"{sweep.id}: {where}")
 
 

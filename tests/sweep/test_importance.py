@@ -213,6 +213,12 @@ def test_a_metric_of_many_decades_has_a_logarithmic_axis(
     monkeypatch.setattr(Axes, "set_xscale", lambda self, scale: asked.append(f"x {scale}"))
     monkeypatch.setattr(Axes, "set_yscale", lambda self, scale: asked.append(f"y {scale}"))
     space = {"optim.lr": {"loguniform": [1e-4, 1e-1]}, "model.dropout": {"uniform": [0, 0.5]}}
-    config = {"optim.lr": 0.01, "model.dropout": 0.1}
-    write_plots(SweepFolder(write_sweep([(config, 0.01), ({**config, "optim.lr": 0.02}, 7.0)], space=space)))
+    trials = [({"optim.lr": 0.01, "model.dropout": 0.1}, 0.01), ({"optim.lr": 0.02, "model.dropout": 0.2}, 7.0)]
+    write_plots(SweepFolder(write_sweep(trials, space=space)))
     assert sorted(asked) == ["x log", "y log", "y log"]
+
+
+def test_a_path_of_one_value_makes_no_picture(write_sweep: WriteSweep) -> None:
+    trials = [({"optim.lr": rate, "model.dropout": 0.1}, rate) for rate in (0.01, 0.02, 0.03)]
+    written = write_plots(SweepFolder(write_sweep(trials, space=dumped(SPACE))))
+    assert [file.name for file in written] == ["optim.lr.png"]

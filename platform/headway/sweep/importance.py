@@ -48,6 +48,8 @@ class Effect:
     """Its part, 0 to 1; None where too few trials have it."""
     num_trials: int
     """How many trials have it, and a value."""
+    scale: Scale
+    """How its values lie."""
     sketch: str
     """The metric over its values, on one line."""
 
@@ -74,7 +76,8 @@ class Importance:
             console.print(f"\nimportance: {self.reason}", highlight=False, soft_wrap=True)
             return
         table = Table(box=None, pad_edge=False, header_style="bold")
-        for column in ("hyperparameter", "importance", "", f"{metric} by its value; of choices the median (best)"):
+        choices = "; of choices the median (best)" if any(one.scale == "choice" for one in self.effects) else ""
+        for column in ("hyperparameter", "importance", "", f"{metric} by its value{choices}"):
             table.add_column(Text(column), overflow="fold")
         for effect in self.effects:
             part = effect.importance
@@ -118,8 +121,9 @@ def measure_importance(trials: Sequence[Trial], space: Mapping[str, Distribution
         having = [trial for trial in found if group[0] in trial.config]
         parts = _parts(having, space)
         for path in group:
-            sketch = _sketch(having, path, scale_of(space[path]), mode=mode)
-            effects.append(Effect(path, parts.get(path), len(having), sketch))
+            scale = scale_of(space[path])
+            sketch = _sketch(having, path, scale, mode=mode)
+            effects.append(Effect(path, parts.get(path), len(having), scale, sketch))
     if not effects:
         return Importance([], "no hyperparameter took two values")
     return Importance(sorted(effects, key=lambda effect: (-(effect.importance or 0.0), effect.path)))
@@ -130,19 +134,20 @@ def _groups(trials: list[Trial], space: Mapping[str, Distribution]) -> dict[tupl
     groups: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for path in space:
         having = [trial for trial in trials if path in trial.config]
-        if _varies(having, path):
+        if varies(having, path):
             groups[tuple(trial.run_id for trial in having)].append(path)
     return groups
 
 
-def _varies(trials: list[Trial], path: str) -> bool:
+def varies(trials: Sequence[Trial], path: str) -> bool:
+    """Returns whether a path took two values or more."""
     return len({json.dumps(trial.config.get(path)) for trial in trials}) > 1
 
 
 def _parts(trials: list[Trial], space: Mapping[str, Distribution]) -> dict[str, float]:
     """Returns the importance of every path that all of some trials have; {} where these are too few."""
     trials = trials[:: -(-len(trials) // MAX_TRIALS)]
-    paths = [path for path in space if all(path in trial.config for trial in trials) and _varies(trials, path)]
+    paths = [path for path in space if all(path in trial.config for trial in trials) and varies(trials, path)]
     if len(trials) < MIN_TRIALS or len({trial.value for trial in trials}) == 1:
         return {}
     from optuna import create_study

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway.sweep.importance import Scale, scale_of, usable_trials
+from headway.sweep.importance import Scale, scale_of, usable_trials, varies
 from headway.sweep.result import Trial, best_trial
 
 if TYPE_CHECKING:
@@ -15,13 +15,12 @@ if TYPE_CHECKING:
 
     from headway.sweep.folder import SweepFolder
 
-MIN_TRIALS = 2
 # Beyond, a trial that exploded would press the others into one line.
 LARGEST_LINEAR_RATIO = 30.0
 
 
 def write_plots(sweep: SweepFolder) -> list[Path]:
-    """Writes a PNG for each hyperparameter that two trials or more have a value for, and returns where.
+    """Writes a PNG for each hyperparameter of which two values or more were tried, and returns where.
 
     Raises:
         OSError: a file cannot be written.
@@ -30,7 +29,7 @@ def write_plots(sweep: SweepFolder) -> list[Path]:
     written = []
     for path, drawn in space.items():
         trials = [trial for trial in usable_trials(result.trials) if path in trial.config]
-        if len(trials) >= MIN_TRIALS:
+        if varies(trials, path):
             file = sweep.path / "plots" / f"{path.replace('/', '-')}.png"
             file.parent.mkdir(exist_ok=True)
             _draw(file, trials, path, scale_of(drawn), metric=result.metric, mode=result.mode)
