@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from types import SimpleNamespace
 from typing import Any
 
@@ -77,16 +78,23 @@ def test_before_a_trial_ended_no_time_is_promised(now: SimpleNamespace, capsys: 
     assert capsys.readouterr().err.splitlines() == ["s  0/13 trials  2 running  0 done  0 stopped  0 failed"]
 
 
-def test_a_terminal_has_the_time_left_beside_the_bar(
-    now: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("width", [80, 160])
+def test_a_terminal_has_all_of_it_on_one_line(
+    width: int, now: SimpleNamespace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in {"FORCE_COLOR": "1", "COLUMNS": "160", "TERM": "xterm"}.items():
+    for name, value in {"FORCE_COLOR": "1", "COLUMNS": str(width), "TERM": "xterm"}.items():
         monkeypatch.setenv(name, value)
     account = ledger(counts(0))
+    account.folder.id = "mlp-digits-sweep-20261122-234722-5002"
     shown = SweepProgress(account)
     shown.update()
-    account.counts = counts(5)
+    account.counts = counts(2, stopped=3)
+    account.best = Trial(f"{account.folder.id}-0003", "", "done", {}, 0.25, 10)
     now.s += 50
     shown.close()
-    assert "5/13 trials" in (out := capsys.readouterr().err)
-    assert "1:20 left" in out
+    plain = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().err)
+    last = [drawn for drawn in plain.split("\r") if drawn.strip()][-1]
+    (line,) = last.strip("\n").splitlines()
+    assert "5/13  2 running  3 stopped  best val/loss 0.25 (0003)" in line
+    assert line.rstrip().endswith("1:20 left")
+    assert (account.folder.id in line) == (width == 160)

@@ -7,12 +7,15 @@ import time
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.table import Column
 from rich.text import Text
 
 from headway.sweep.ledger import Counts, Ledger
 from headway.sweep.result import shown
 
 LINE_INTERVAL_S = 10.0
+# Below, the sweep's id would leave no room for the rest.
+MIN_WIDTH_WITH_ID = 120
 
 
 class SweepProgress:
@@ -30,7 +33,7 @@ class SweepProgress:
         self._progress: Progress | None = None
         if self.console.is_terminal:
             self._progress = Progress(
-                TextColumn("[bold]{task.description}"),
+                TextColumn("[bold]{task.description}", table_column=Column(no_wrap=True)),
                 BarColumn(bar_width=None),
                 _Summary(self),
                 TimeElapsedColumn(),
@@ -38,7 +41,8 @@ class SweepProgress:
                 console=self.console,
                 refresh_per_second=4,
             )
-            self._task = self._progress.add_task(ledger.folder.id, total=ledger.plan.num_trials)
+            name = ledger.folder.id if self.console.width >= MIN_WIDTH_WITH_ID else ""
+            self._task = self._progress.add_task(name, total=ledger.plan.num_trials)
             self._progress.start()
 
     def update(self, *, last: bool = False) -> None:
@@ -72,6 +76,16 @@ class SweepProgress:
         if best is None:
             return line
         return f"{line}  best {self.ledger.plan.search.metric} {shown(best.value)} ({best.run_id})"
+
+    def short_summary(self) -> str:
+        """Returns the same for beside a bar: without what is none, and the best trial by its number alone."""
+        counts, best = self.ledger.counts, self.ledger.best
+        numbers = {"running": counts.running, "stopped": counts.stopped, "failed": counts.failed}
+        words = [f"{ended(counts)}/{counts.total}", *(f"{number} {name}" for name, number in numbers.items() if number)]
+        if best is not None:
+            number = best.run_id.rpartition("-")[2]
+            words.append(f"best {self.ledger.plan.search.metric} {shown(best.value)} ({number})")
+        return "  ".join(words)
 
     def time_left(self) -> str:
         """Returns `2:05 left`; "" where nothing is known of that."""
@@ -121,18 +135,18 @@ class _Summary(ProgressColumn):
     """The state beside the bar."""
 
     def __init__(self, progress: SweepProgress) -> None:
-        super().__init__()
+        super().__init__(table_column=Column(no_wrap=True))
         self.progress = progress
 
     def render(self, task: Task) -> Text:
-        return Text(self.progress.summary())
+        return Text(self.progress.short_summary())
 
 
 class _TimeLeft(ProgressColumn):
     """The time left, at the end of the line."""
 
     def __init__(self, progress: SweepProgress) -> None:
-        super().__init__()
+        super().__init__(table_column=Column(no_wrap=True))
         self.progress = progress
 
     def render(self, task: Task) -> Text:
