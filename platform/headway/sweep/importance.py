@@ -1,8 +1,8 @@
 """Says which hyperparameter mattered: fANOVA over a sweep's trials, and a sketch of each one's effect.
 
 A random forest learns the metric from the samples; a hyperparameter's importance is its part of what the forest's
-answer varies by when only one is changed. The parts add up to 1, so they compare hyperparameters of one sweep
-and no two sweeps. The forest learns the trials' ranks: of values, one trial that exploded would be all the variance.
+answer varies by when only one is changed. Optuna makes the parts add up to 1, so they compare hyperparameters of one
+sweep and no two sweeps. The forest learns ranks: of the values, one trial that exploded would be all the variance.
 
 Source: Hutter et al. 2014, An Efficient Approach for Assessing Hyperparameter Importance; the computation is Optuna's.
 """
