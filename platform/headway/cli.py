@@ -11,12 +11,13 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Literal, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 
 from headway import __version__
-from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayError
+from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayError, UserError
+from headway.sweep_verbs import sweeps_app
 from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs, Trust, add_verbs
 
@@ -27,6 +28,7 @@ app = App(
 )
 data_app = App(name="data", help="Data sets: what is here, and how to get what is not.")
 app.command(data_app)
+app.command(sweeps_app)
 add_verbs(app)
 app.register_install_completion_command()
 
@@ -89,6 +91,8 @@ def sweep(
     address: str | None = None,
     runs: Runs = Path("runs"),
     name: str | None = None,
+    form: Annotated[Literal["wandb-sweep"] | None, Parameter(name="--as")] = None,
+    out: Path | None = None,
     trust: Trust = (),
     json: Json = False,
 ) -> int:
@@ -108,6 +112,10 @@ def sweep(
         A running Ray cluster: auto, or ray://HOST:10001. local, this machine alone, when absent.
     name
         The sweep's id; made up when absent.
+    form
+        wandb-sweep prints the sweep as W&B defines them, for `wandb agent`, and runs nothing.
+    out
+        With --as, the file to write instead.
     """
     from headway.recipe import check_recipe_names
 
@@ -118,6 +126,12 @@ def sweep(
         recipe = None
     if recipe is not None:
         check_recipe_names(recipe, changes, trust=trust)
+    if form is not None:
+        if recipe is None:
+            raise UserError("--as: needs the RECIPE to write a definition of")
+        return _print_wandb_sweep(recipe, tuple(changes), runs=runs, name=name, out=out, trust=trust, as_json=json)
+    if out is not None:
+        raise UserError("--out: is for the definition that --as wandb-sweep writes; a sweep goes to --runs and --name")
     from headway.sweep import sweep as run_sweep
 
     result = run_sweep(recipe, changes, runs=runs, name=name, resume=resume, address=address, trust=trust)
@@ -125,6 +139,32 @@ def sweep(
         print_json(result.as_dict())
     else:
         result.print_table()
+    return EXIT_DONE
+
+
+def _print_wandb_sweep(
+    recipe: str,
+    overrides: tuple[str, ...],
+    *,
+    runs: Path,
+    name: str | None,
+    out: Path | None,
+    trust: tuple[str, ...],
+    as_json: bool,
+) -> int:
+    from headway.sweep.check import check_sweep
+    from headway.sweep.wandb_definition import as_text, wandb_definition, write_definition
+
+    plan = check_sweep(recipe, overrides, trust=trust)
+    definition = wandb_definition(plan, name=name, runs=runs)
+    text = as_text(definition, plan, file=str(out or "FILE"))
+    if out is not None:
+        write_definition(text, out)
+        tell(f"{out}: the sweep's definition; `wandb sweep {out}` next")
+    if as_json:
+        print_json(definition)
+    elif out is None:
+        sys.stdout.write(text)
     return EXIT_DONE
 
 

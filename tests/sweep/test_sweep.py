@@ -128,6 +128,17 @@ def test_the_sweep_folder_says_what_it_came_to(random_search: SweepResult) -> No
     assert json.loads(json.dumps(random_search.as_dict()))["status"] == "done"
 
 
+def test_the_sweep_folder_has_a_picture_of_each_path(random_search: SweepResult) -> None:
+    pictures = sorted(file.name for file in Path(random_search.sweep_dir).glob("plots/*"))
+    assert pictures == ["init.kind.png", "model.dropout.png", "optim.lr.png"]
+
+
+def test_what_was_found_can_be_opened_again(random_search: SweepResult) -> None:
+    from headway.sweep.folder import find_sweep
+
+    assert find_sweep(Path("elsewhere"), random_search.sweep_dir).result().trials == random_search.trials
+
+
 def test_the_table_has_the_best_first_and_its_command(
     random_search: SweepResult, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -44,7 +44,7 @@ def records(path: Path) -> Iterator[Any]:
 
 
 def read_run(folder: Path) -> dict[str, Any]:
-    """Returns id, group, tags, config and history of one offline run."""
+    """Returns id, group, tags, sweep, config and history of one offline run."""
     (file,) = folder.glob("*.wandb")
     found: dict[str, Any] = {"config": {}, "history": [], "exit": None}
     for record in records(file):
@@ -52,6 +52,7 @@ def read_run(folder: Path) -> dict[str, Any]:
         if kind == "run":
             run = record.run
             found |= {"id": run.run_id, "project": run.project, "group": run.run_group, "tags": list(run.tags)}
+            found["sweep"] = run.sweep_id
             for update in run.config.update:
                 found["config"][update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
         elif kind == "history":
@@ -148,3 +149,25 @@ def test_the_environments_switch_decides_for_auto(monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
     assert choose_mode("auto") == "disabled"
     assert choose_mode("offline") == "offline"
+
+
+# W&B reads the sample and leaves its file open.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+def test_a_run_of_wandbs_agent_stays_in_its_sweep(tiny_mlp, tmp_path, monkeypatch) -> None:
+    import wandb
+
+    sample = tmp_path / "sample.yaml"
+    sample.write_text("wandb_version: 1\noptim.lr: {value: 0.007}\n")
+    # What an agent sets before it runs its command.
+    given = {"SWEEP_ID": "sweep123", "RUN_ID": "agents1", "PROJECT": "theirs", "SWEEP_PARAM_PATH": str(sample)}
+    wandb.teardown()
+    for name, value in given.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    try:
+        result = fit(tiny_mlp, {**OFFLINE, "optim.lr": 0.007}, runs=tmp_path, name="mine", progress=False)
+        (run,) = offline_runs(result.run_dir)
+    finally:
+        wandb.teardown()
+    assert (run["id"], run["sweep"], run["project"]) == ("agents1", "sweep123", "theirs")
+    assert run["config"]["optim.lr"] == 0.007
+    assert any("val/loss" in row for row in run["history"])

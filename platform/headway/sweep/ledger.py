@@ -18,8 +18,8 @@ from __future__ import annotations
 
 import math
 import os
-import platform
 import secrets
+import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -64,7 +64,9 @@ def create_sweep_folder(runs: Path, plan: Plan, *, name: str | None) -> RunFolde
 def write_plan(folder: RunFolder, plan: Plan) -> None:
     """Writes what a sweep is, for people and for a resume."""
     replace_file(folder.path / "sweep.yaml", plan.resolved)
-    folder.write_json("plan.json", {"tree": plan.tree, "trust": plan.trust, "command": plan.command})
+    folder.write_json(
+        "plan.json", {"tree": plan.tree, "trust": plan.trust, "command": plan.command, "fixed": plan.fixed}
+    )
 
 
 @dataclass(frozen=True)
@@ -264,5 +266,5 @@ class Ledger:
             best=None if best is None else vars(best),
             reason=reason,
             pid=os.getpid() if state == "running" else None,
-            host=platform.node(),
+            host=socket.gethostname(),
         )

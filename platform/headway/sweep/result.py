@@ -7,10 +7,15 @@ import shlex
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
 from headway.config.errors import UserError
 from headway.config.reading import read_text
+
+if TYPE_CHECKING:
+    from headway.config.space import SweepSection
+    from headway.sweep.importance import Importance
 
 Status = Literal["pending", "running", "done", "stopped", "failed"]
 SHOWN = 10
@@ -54,8 +59,23 @@ class SweepResult:
         """Returns what `--json` prints."""
         return {"status": "done", **asdict(self)}
 
-    def print_table(self) -> None:
-        """Prints the best trials and the command that trains the best again."""
+    def importance(self) -> Importance:
+        """Returns which hyperparameter mattered, or why nothing can be said of that."""
+        from headway.sweep.folder import SweepFolder
+        from headway.sweep.importance import Importance, measure_importance
+
+        try:
+            space = SweepFolder(Path(self.sweep_dir)).section().space
+        except UserError as error:
+            return Importance([], str(error))
+        return measure_importance(self.trials, space, mode=self.mode)
+
+    def print_table(self, *, num_shown: int | None = SHOWN) -> None:
+        """Prints the best trials, what mattered, and the command that trains the best again.
+
+        Args:
+            num_shown: at most so many trials; all when None.
+        """
         from rich.console import Console
         from rich.table import Table
 
@@ -64,14 +84,16 @@ class SweepResult:
         paths = list(dict.fromkeys(path for trial in self.trials for path in trial.config))
         for column in ("trial", self.metric, "step", "status", *paths):
             table.add_column(column, overflow="fold")
-        for trial in ranked(self.trials, self.mode)[:SHOWN]:
+        for trial in ranked(self.trials, self.mode)[:num_shown]:
             cells = [shown(trial.config[path]) if path in trial.config else "" for path in paths]
             table.add_row(trial.run_id, shown(trial.value), shown(trial.step), trial.status, *cells)
         console.print(table)
-        if len(self.trials) > SHOWN:
-            console.print(f"and {len(self.trials) - SHOWN} more in {self.sweep_dir}", highlight=False, soft_wrap=True)
+        if num_shown is not None and len(self.trials) > num_shown:
+            more = f"and {len(self.trials) - num_shown} more; `headway sweeps show {self.sweep_id}` lists them"
+            console.print(more, highlight=False, soft_wrap=True)
         for trial in [trial for trial in self.trials if trial.status == "failed"][:3]:
             console.print(f"{trial.run_id} failed: {trial.reason}", highlight=False, soft_wrap=True, markup=False)
+        self.importance().print_table(console, metric=self.metric)
         if self.command is not None:
             console.print(f"\n{self.command}", highlight=False, soft_wrap=True, markup=False)
 
@@ -106,6 +128,14 @@ def refit_command(base: tuple[str, ...], trial: Trial, fixed: Mapping[str, Any])
     changes = {**fixed, **trial.config}
     own = [assignment(path, changes[path]) for path in [*trial.config, *(set(fixed) - set(trial.config))]]
     return shlex.join([*base, *own])
+
+
+def command_again(search: SweepSection, base: tuple[str, ...], best: Trial, fixed: Mapping[str, Any]) -> str:
+    """Returns the command that trains the best trial again, or that looks at it where none would."""
+    if search.scheduler.kind == "pbt":
+        # Its settings changed on the way, and its weights were another trial's; lineage.jsonl has both.
+        return shlex.join(["headway", "eval", best.run_dir])
+    return refit_command(base, best, fixed)
 
 
 def assignment(path: str, value: Any) -> str:

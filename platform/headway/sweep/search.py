@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
-from headway.sweep.result import SweepResult, Trial, refit_command
+from headway.sweep.result import SweepResult, command_again
+from headway.terminal import tell
 
 if TYPE_CHECKING:
     from headway.config.reading import Tree
     from headway.recipe import Recipe
-    from headway.sweep.check import Plan
     from headway.sweep.ledger import Ledger
 
 
@@ -78,6 +77,7 @@ def sweep(
             ledger.close("stopped" if stopped else "failed", reason=reason)
             raise
         ledger.close("done")
+        _draw(ledger)
     best = ledger.best
     return SweepResult(
         sweep_id=ledger.folder.id,
@@ -86,17 +86,9 @@ def sweep(
         mode=plan.search.mode,
         trials=ledger.trials,
         best=best,
-        command=None if best is None else _again(plan, best),
+        command=None if best is None else command_again(plan.search, plan.command, best, plan.fixed),
         wall_s=round(time.monotonic() - started, 3),
     )
-
-
-def _again(plan: Plan, best: Trial) -> str:
-    """Returns the command that trains the best trial again, or that looks at it where no command would."""
-    if plan.search.scheduler.kind == "pbt":
-        # Its settings changed on the way, and its weights are another trial's; lineage.jsonl has both.
-        return shlex.join(["headway", "eval", best.run_dir])
-    return refit_command(plan.command, best, plan.fixed)
 
 
 def _search(ledger: Ledger, *, progress: bool, address: str | None) -> None:
@@ -124,6 +116,17 @@ def _search(ledger: Ledger, *, progress: bool, address: str | None) -> None:
             f"headway sweep --resume {ledger.folder.id} goes on"
         )
         raise Stopped(message, signal_number=signal_number)
+
+
+def _draw(ledger: Ledger) -> None:
+    """Draws the metric over each hyperparameter; a sweep that has ended is not failed for its pictures."""
+    from headway.sweep.folder import SweepFolder
+    from headway.sweep.plots import write_plots
+
+    try:
+        write_plots(SweepFolder(ledger.folder.path))
+    except OSError as error:
+        tell(f"headway: {ledger.folder.id}: its plots cannot be written ({error.strerror or error})")
 
 
 def _refuse_all_failed(ledger: Ledger) -> None:

@@ -1,7 +1,8 @@
 """One W&B run for a whole job, through W&B's own SDK: written on rank 0, kept in the run folder.
 
 Without a key or a network the run is written offline, at once and whole; `wandb sync` uploads it later. Its
-id is the run folder's, so a resumed run goes on as the same W&B run.
+id is the run folder's, so a resumed run goes on as the same W&B run. Under `wandb agent` the agent's id, project and
+entity take the place of ours, which is W&B's own doing.
 """
 
 from __future__ import annotations
