@@ -89,6 +89,8 @@ def check_sweep(
     mutated = _mutated(search)
     ranks = _ranks(variants, device)
     not_fusable = "sweep.fuse is off" if search.fuse == "off" else why_not_fused(variants, data)
+    if not_fusable and search.fuse not in ("auto", "off"):
+        raise UserError(f"sweep.fuse: {search.fuse}, but {not_fusable}; set sweep.fuse=off")
     total_steps = max(_total_steps(variant, data) for variant in variants)
     return Plan(
         name=loaded.name,
