@@ -10,6 +10,8 @@ import logging
 import os
 import random
 import shutil
+import signal
+import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
@@ -46,6 +48,7 @@ _QUIET = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }
 OBJECT_STORE_BYTES = 100 * 2**20
+_ANSWERS_WITHIN_S = 5.0
 
 
 def run_trials(
@@ -242,6 +245,7 @@ def ray_session(num_cpus: int, *, address: str | None = None) -> Iterator[bool]:
     if ray.is_initialized():
         yield False
         return
+    handler = signal.getsignal(signal.SIGTERM)
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         # "local": never the cluster that happens to be up.
@@ -255,6 +259,7 @@ def ray_session(num_cpus: int, *, address: str | None = None) -> Iterator[bool]:
             )
     else:
         try:
+            _knock(address)
             ray.init(address=address, **quiet)
         except Exception as error:
             reason = str(error).strip().split("\n", 1)[0][:200]
@@ -265,6 +270,16 @@ def ray_session(num_cpus: int, *, address: str | None = None) -> Iterator[bool]:
         yield address is None
     finally:
         ray.shutdown()
+        if threading.current_thread() is threading.main_thread():
+            # Ray leaves one of its own behind.
+            signal.signal(signal.SIGTERM, handler)
+
+
+def _knock(address: str) -> None:
+    """Raises an OSError where nobody listens: Ray ends this whole process where a head does not answer."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
 
 
 @contextmanager
