@@ -44,6 +44,24 @@ RECIPES = {
     "gpt": {
         **TEXT, "optim": ADAMW, "model": {"kind": "gpt", "num_layers": 2, "num_heads": 2, "width": 6, "dropout": 0.1},
     },
+    "lstm": {
+        **TEXT, "optim": ADAMW, "trainer": {**TEXT["trainer"], "clip_norm": 1.0},
+        "model": {"kind": "lstm", "hidden": 5, "num_layers": 2, "dropout": 0.1, "tied": True},
+    },
+    "lstm, variational": {
+        **TEXT, "optim": ADAMW,
+        "model": {
+            "kind": "lstm", "hidden": 5, "embedding": 3, "num_layers": 2, "variational": True, "dropout": 0.1,
+            "embedding_dropout": 0.2, "recurrent_dropout": 0.3,
+        },
+    },
+    "gru": {
+        **TEXT, "optim": ADAMW, "model": {"kind": "gru", "hidden": 5, "embedding": 3, "num_layers": 2, "dropout": 0.1},
+    },
+    "rnn": {
+        **COMMON, "data": {"kind": "adding", "length": 7, "num_samples": 601}, "init": "xavier", "optim": SGD,
+        "model": {"kind": "rnn", "hidden": 5, "activation": "relu", "dropout": 0.1, "recurrent_dropout": 0.2},
+    },
 }  # fmt: skip
 
 
@@ -55,8 +73,9 @@ def rows_of(base, count):
         changes["optim.weight_decay"] = 0.05 * (number % 3)
         if base["init"] in ("kaiming", "xavier"):
             changes["init.kind"] = ["kaiming", "xavier", "orthogonal"][number % 3]
-        if isinstance(base["model"], dict) and "dropout" in base["model"]:
-            changes["model.dropout"] = [0.0, 0.1, 0.5][number % 3]
+        for rate in ("dropout", "recurrent_dropout"):
+            if rate in base["model"]:
+                changes[f"model.{rate}"] = [0.0, 0.1, 0.5][number % 3]
         recipes[f"row-{number}"] = load_recipe(base, changes)
     return recipes
 

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Key = tuple[object, ...]
 
-_MODELS = {"logistic", "mlp", "convnet", "alexnet", "ngram", "gpt"}
+_MODELS = {"logistic", "mlp", "convnet", "alexnet", "ngram", "gpt", "rnn", "lstm", "gru"}
 _OBJECTIVES = {"classify", "regress", "causal_lm"}
 _PRECISIONS = {"fp32", "fp64"}
 
