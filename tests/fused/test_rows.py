@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from headway.config.contracts import Place
 from headway.config.errors import TrainingFailed, UserError
-from headway.fit import fit
+from headway.fit import fit, prepare
 from headway.fused.fit import fit_rows
+from headway.fused.fusing import stack_key
 from headway.recipe import load_recipe
 from headway.run import RunFolder, read_metrics
 
@@ -26,9 +28,18 @@ TEXT = {
     "data": {"kind": "text", "sequence_length": 7, "max_characters": 3_001, "vocabulary": "character"},
 }  # fmt: skip
 ADAMW = {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.1, "schedule": {"kind": "cosine", "warmup_steps": 3}}
+PENALTY = {"penalty": {"l1": 1e-3, "l2": 1e-2}}
 SGD = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
 RECIPES = {
     "logistic": {**DIGITS, "model": "logistic", "optim": SGD},
+    "settings": {
+        **DIGITS, "model": {"kind": "mlp", "hidden": [7]}, "optim": {**SGD, "nesterov": False},
+        "trainer": {**COMMON["trainer"], "clip_norm": 0.5, "clip_value": 0.01}, "regularize": PENALTY,
+        "objective": {"kind": "classify", "label_smoothing": 0.1},
+    },
+    "settings of adam": {
+        **DIGITS, "model": {"kind": "mlp", "hidden": [7]}, "optim": ADAMW, "regularize": PENALTY,
+    },
     "mlp": {
         **DIGITS, "optim": ADAMW, "trainer": {**COMMON["trainer"], "clip_norm": 0.5},
         "model": {"kind": "mlp", "hidden": [13, 7], "activation": "tanh", "dropout": 0.2, "input_dropout": 0.1},
@@ -76,8 +87,20 @@ def rows_of(base, count):
         for rate in ("dropout", "recurrent_dropout"):
             if rate in base["model"]:
                 changes[f"model.{rate}"] = [0.0, 0.1, 0.5][number % 3]
+        if "regularize" in base:
+            changes |= settings_of(base, number)
         recipes[f"row-{number}"] = load_recipe(base, changes)
     return recipes
+
+
+def settings_of(base, number):
+    """Returns values of settings that are no shape; the first row has none of a technique."""
+    changes = {"optim.schedule": {"kind": ["constant", "linear", "cosine"][number % 3], "warmup_steps": number}}
+    changes |= {"regularize.penalty": None} if number == 0 else {"regularize.penalty.l2": 0.01 * (number % 2)}
+    if base["optim"]["kind"] == "adamw":
+        return changes | {"optim.betas": [0.8 + 0.02 * number, 0.99], "optim.eps": 10.0 ** -(3 + number)}
+    changes |= {"optim.momentum": 0.2 * number, "objective.label_smoothing": 0.1 * (number % 3)}
+    return changes | {"trainer.clip_norm": 0.2 * (1 + number), "trainer.clip_value": 0.01 * (1 + number)}
 
 
 def losses(run):
@@ -100,6 +123,13 @@ def test_every_loss_of_a_row_is_that_of_the_run_alone(name, tmp_path):
         for key, value in expected.items():
             assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-12), (row, key)
         assert finals[row] == pytest.approx(alone.metrics, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["settings", "settings of adam", "lstm, variational"])
+def test_rows_that_differ_in_no_shape_share_a_stack(name):
+    recipes = list(rows_of(RECIPES[name], 5).values())
+    data = prepare(recipes[0], Place())
+    assert len({stack_key(recipe, data) for recipe in recipes}) == 1
 
 
 def test_a_row_goes_on_alone_where_it_stopped(tmp_path):
@@ -141,7 +171,7 @@ def test_rows_of_other_shapes_and_lengths_train_side_by_side(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"regularize": {"penalty": {"l2": 0.1}}}, "regularize.penalty acts on one net at a time"),
+        ({"regularize": {"max_norm": {"limit": 3.0}}}, "regularize.max_norm acts on one net at a time"),
         ({"trainer.precision": "bf16-mixed"}, "trainer.precision bf16-mixed is a cast"),
         ({"trainer.compile": True}, "trainer.compile compiles one net"),
         ({"trainer.rng": "fast"}, "trainer.rng fast draws from one generator"),

@@ -9,6 +9,7 @@ Shapes: K rows, P weights of a row, N samples of a batch.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from headway.fused.optimizers import build_optimizer
 from headway.fused.template import build_template
 from headway.objectives._sums import Sums
 from headway.objectives.base import Objective
+from headway.regularize.penalty import Penalty
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,27 @@ class Stack:
             layer: torch.tensor(of_rows, dtype=torch.float64, device=self.device) for layer, of_rows in rates.items()
         }
         self._row_K = torch.arange(len(self.objectives), device=self.device)
+        self._settings = self._own_settings()
+        techniques = [[part for part in row.techniques if isinstance(part, Penalty)] for row in self.objectives]
+        self._l1_K1 = self._column([sum(part.l1 for part in parts) for parts in techniques])
+        self._l2_K1 = self._column([sum(part.l2 for part in parts) for parts in techniques])
+        self._clip_value_K1 = self._column([row.schedule.clip_value for row in self.objectives])
+        self._clip_norm_K1 = self._column([row.schedule.clip_norm for row in self.objectives])
+
+    def _own_settings(self) -> dict[str, Tensor]:
+        """Returns the settings of the loss in which rows differ, (K,) by name."""
+        found = {}
+        for name in self.objectives[0].row_settings:
+            values = [getattr(objective, name) for objective in self.objectives]
+            if len(set(values)) > 1:
+                found[name] = torch.tensor(values, dtype=self.dtype, device=self.device)
+        return found
+
+    def _column(self, values: Sequence[float | None]) -> Tensor | None:
+        """Returns (K, 1) of a number a row; None where no row has one."""
+        if not any(values):
+            return None
+        return torch.tensor(values, dtype=self.dtype, device=self.device).unsqueeze(1)
 
     # ---- rows and matrix ---------------------------------------------------------------------------
 
@@ -160,15 +183,19 @@ class Stack:
             for place in self.places
         ]
         names = [place.name for place in self.places]
-        objective = self.objectives[0]
+        objective = copy.copy(self.objectives[0])
 
-        def outcome(weights: Sequence[Tensor], batch: Batch, row: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        def outcome(
+            weights: Sequence[Tensor], batch: Batch, row: Tensor, settings: dict[str, Tensor]
+        ) -> tuple[Tensor, dict[str, Tensor]]:
             draws.row = row
+            for name, value in settings.items():
+                setattr(objective, name, value)
             net = _RowNet(self.template, dict(zip(names, weights, strict=True)))
             found = objective.outcome(cast(nn.Module, net), batch, None, draws)
             return found.loss_sum, found.sums
 
-        losses_K, sums = torch.vmap(outcome, in_dims=(0, dims, 0))(leaves, batch, self._row_K)
+        losses_K, sums = torch.vmap(outcome, in_dims=(0, dims, 0, 0))(leaves, batch, self._row_K, self._settings)
         scale_K = torch.tensor([1.0 / max(count, 1.0) for count in count_K], dtype=losses_K.dtype, device=self.device)
         # The sum over rows: each row's gradient is its own, as if it were alone.
         gradients = torch.autograd.grad((losses_K * scale_K).sum(), leaves)
@@ -177,6 +204,7 @@ class Stack:
         gradient_KP = self._gradient_KP
         recorded = {"loss": losses_K.detach(), **{name: value.detach() for name, value in sums.items()}}
         with torch.no_grad():
+            self._add_penalty(gradient_KP)
             norm_K = self._clip(gradient_KP)
             if norm_K is not None:
                 recorded["grad_norm"] = norm_K
@@ -207,17 +235,24 @@ class Stack:
         stacked = {name: torch.stack([batch[name] for batch in batches]) for name in first}
         return stacked, dict.fromkeys(first, 0), counts, len(first["input"])
 
+    def _add_penalty(self, gradient_KP: Tensor) -> None:
+        """Adds what each row's `regularize.penalty` makes of its weights."""
+        weights_KD, gradient_KD = (matrix_KP[:, : self.num_decaying] for matrix_KP in (self.weights_KP, gradient_KP))
+        if self._l2_K1 is not None:
+            gradient_KD.addcmul_(weights_KD, self._l2_K1)
+        if self._l1_K1 is not None:
+            gradient_KD.addcmul_(weights_KD.sign(), self._l1_K1)
+
     def _clip(self, gradient_KP: Tensor) -> Tensor | None:
         """Clips each row's gradient in place, by value and then by norm; returns the norms (K,) where by norm."""
-        schedule = self.objectives[0].schedule
-        if schedule.clip_value is not None:
-            gradient_KP.clamp_(-schedule.clip_value, schedule.clip_value)
-        if schedule.clip_norm is None:
+        if self._clip_value_K1 is not None:
+            gradient_KP.clamp_(-self._clip_value_K1, self._clip_value_K1)
+        if self._clip_norm_K1 is None:
             return None
-        norm_K = torch.linalg.vector_norm(gradient_KP, dim=1)
+        norm_K1 = torch.linalg.vector_norm(gradient_KP, dim=1, keepdim=True)
         # What torch's clip_grad_norm_ divides by.
-        gradient_KP.mul_((schedule.clip_norm / (norm_K + 1e-6)).clamp(max=1.0).unsqueeze(1))
-        return cast(Tensor, norm_K)
+        gradient_KP.mul_((self._clip_norm_K1 / (norm_K1 + 1e-6)).clamp(max=1.0))
+        return cast(Tensor, norm_K1.squeeze(1))
 
 
 class _RowNet:
