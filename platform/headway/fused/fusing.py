@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 Key = tuple[object, ...]
 
-_MODELS = {"logistic", "mlp", "convnet", "alexnet", "ngram", "gpt", "rnn", "lstm", "gru"}
+_MODELS = {"logistic", "mlp", "convnet", "alexnet", "resnet", "ngram", "gpt", "rnn", "lstm", "gru"}
 _OBJECTIVES = {"classify", "regress", "causal_lm"}
 _TECHNIQUES = {"penalty"}
 _PRECISIONS = {"fp32", "fp64"}
@@ -24,8 +24,6 @@ def why_not(recipe: Recipe, data: Data) -> str | None:
         return "a LightningModule of your own makes its own steps"
     if recipe.model.kind not in _MODELS:
         return f"model.kind {recipe.model.kind} has operations that cannot be batched over trials"
-    if getattr(recipe.model, "batch_norm", False):
-        return "model.batch_norm keeps statistics that a step changes"
     objective = recipe.objective.kind if recipe.objective else recipe.model.default_objective(data.spec)
     if objective not in _OBJECTIVES:
         return f"objective.kind {objective} is not one of {', '.join(sorted(_OBJECTIVES))}"
@@ -35,8 +33,6 @@ def why_not(recipe: Recipe, data: Data) -> str | None:
         return f"data.kind {recipe.data.kind} is read by processes of its own"
     if recipe.optim is None or recipe.optim.needs_closure:
         return "the optimizer asks for the loss several times a step"
-    if recipe.init is not None and recipe.init.by_width:
-        return f"init.kind {recipe.init.kind} gives each weight a learning rate of its own"
     for technique in recipe.regularize:
         if technique not in _TECHNIQUES:
             return f"regularize.{technique} acts on one net at a time"

@@ -16,10 +16,12 @@ from headway.objectives.base import Objective
 from headway.optim import SGD, AdamW
 
 
-def build_optimizer(objectives: Sequence[Objective], weights_KP: Tensor, num_decaying: int) -> StackedOptimizer:
+def build_optimizer(
+    objectives: Sequence[Objective], weights_KP: Tensor, num_decaying: int, scale_KP: Tensor | None
+) -> StackedOptimizer:
     """Returns what moves the rows' weights, each row by its own recipe; they have one kind of optimizer."""
     kind = StackedAdamW if isinstance(objectives[0].optim, AdamW) else StackedSGD
-    return kind(objectives, weights_KP, num_decaying)
+    return kind(objectives, weights_KP, num_decaying, scale_KP)
 
 
 class StackedOptimizer(ABC):
@@ -29,14 +31,18 @@ class StackedOptimizer(ABC):
         objectives: of the rows.
         weights_KP: tells type and device of what is held.
         num_decaying: D.
+        scale_KP: factors on the learning rates of single weights; None for none.
     """
 
     state_names: tuple[str, ...] = ()
     """Names that torch's optimizer gives to what it keeps for each weight."""
 
-    def __init__(self, objectives: Sequence[Objective], weights_KP: Tensor, num_decaying: int) -> None:
+    def __init__(
+        self, objectives: Sequence[Objective], weights_KP: Tensor, num_decaying: int, scale_KP: Tensor | None
+    ) -> None:
         self.objectives = objectives
         self.num_decaying = num_decaying
+        self.scale_KP = scale_KP
         self._like = weights_KP
 
     @abstractmethod
@@ -65,8 +71,10 @@ class StackedAdamW(StackedOptimizer):
 
     state_names = ("exp_avg", "exp_avg_sq")
 
-    def __init__(self, objectives: Sequence[Objective], weights_KP: Tensor, num_decaying: int) -> None:
-        super().__init__(objectives, weights_KP, num_decaying)
+    def __init__(
+        self, objectives: Sequence[Objective], weights_KP: Tensor, num_decaying: int, scale_KP: Tensor | None
+    ) -> None:
+        super().__init__(objectives, weights_KP, num_decaying, scale_KP)
         betas = [cast(AdamW, objective.optim).betas for objective in objectives]
         self.first, self.second = ([pair[place] for pair in betas] for place in (0, 1))
         self.new_first_K1 = self.column([1 - beta for beta in self.first])
@@ -80,8 +88,9 @@ class StackedAdamW(StackedOptimizer):
         rates, decays = self.rates(), self.settings("weight_decay")
         steps = [objective.step + 1 for objective in self.objectives]
         if any(decays):
-            factor_K1 = self.column([1 - rate * decay for rate, decay in zip(rates, decays, strict=True)])
-            weights_KP[:, : self.num_decaying].mul_(factor_K1)
+            shrink_K1 = self.column([rate * decay for rate, decay in zip(rates, decays, strict=True)])
+            scale_KD = None if self.scale_KP is None else self.scale_KP[:, : self.num_decaying]
+            weights_KP[:, : self.num_decaying].mul_(1 - (shrink_K1 if scale_KD is None else shrink_K1 * scale_KD))
         mean_KP, square_KP = state["exp_avg"], state["exp_avg_sq"]
         one_KP, other_KP = self._scratch
         mean_KP.lerp_(gradient_KP, self.new_first_K1)
@@ -93,6 +102,8 @@ class StackedAdamW(StackedOptimizer):
         eps = self.settings("eps")
         torch.sqrt(square_KP, out=one_KP).add_(self.column([a * b for a, b in zip(eps, divisor, strict=True)]))
         torch.mul(mean_KP, self.column([a * b for a, b in zip(size, divisor, strict=True)]), out=other_KP)
+        if self.scale_KP is not None:
+            other_KP.mul_(self.scale_KP)
         weights_KP.addcdiv_(other_KP, one_KP, value=-1)
 
     def extra_state(self, step: int) -> dict[str, Tensor]:
@@ -103,8 +114,10 @@ class StackedAdamW(StackedOptimizer):
 class StackedSGD(StackedOptimizer):
     """Gradient descent with momentum, each row with rates of its own (Sutskever et al. 2013)."""
 
-    def __init__(self, objectives: Sequence[Objective], weights_KP: Tensor, num_decaying: int) -> None:
-        super().__init__(objectives, weights_KP, num_decaying)
+    def __init__(
+        self, objectives: Sequence[Objective], weights_KP: Tensor, num_decaying: int, scale_KP: Tensor | None
+    ) -> None:
+        super().__init__(objectives, weights_KP, num_decaying, scale_KP)
         momenta = self.settings("momentum")
         self.state_names = ("momentum_buffer",) if any(momenta) else ()
         self.momentum_K1 = self.column(momenta)
@@ -120,4 +133,5 @@ class StackedSGD(StackedOptimizer):
             buffer_KP.mul_(self.momentum_K1).add_(gradient_KP)
             nesterov = cast(SGD, self.objectives[0].optim).nesterov
             gradient_KP = gradient_KP + self.momentum_K1 * buffer_KP if nesterov else buffer_KP
-        weights_KP.sub_(gradient_KP * self.column(self.rates()))
+        change_KP = gradient_KP * self.column(self.rates())
+        weights_KP.sub_(change_KP if self.scale_KP is None else change_KP.mul_(self.scale_KP))

@@ -23,6 +23,7 @@ from headway.config.contracts import Batch
 from headway.fused.draws import StackDraws
 from headway.fused.optimizers import build_optimizer
 from headway.fused.template import build_template
+from headway.nn.batch_norm import BatchNorm
 from headway.objectives._sums import Sums
 from headway.objectives.base import Objective
 from headway.regularize.penalty import Penalty
@@ -54,7 +55,7 @@ class _View(NamedTuple):
 
 
 class Stack:
-    """K rows whose nets are the same but for dropout rates.
+    """K rows whose nets are the same but for dropout rates; settings that change no shape are each row's own.
 
     Args:
         objectives: of the rows.
@@ -76,10 +77,11 @@ class Stack:
         self.dtype = named[0][1].dtype
         with torch.no_grad():
             self.weights_KP = self._gather(lambda weight, _state: weight)
-            self._optim = build_optimizer(self.objectives, self.weights_KP, self.num_decaying)
+            self._optim = build_optimizer(self.objectives, self.weights_KP, self.num_decaying, self._rate_scales())
             self.state = {name: self._gather(partial(_get, name)) for name in self._optim.state_names}
         self._gradient_KP = torch.empty_like(self.weights_KP)
         self._views = [self._look_into(row) for row in range(len(self.objectives))]
+        self._statistics = self._stack_statistics()
         self.template, rates = build_template([objective.net for objective in self.objectives])
         self._rates = {
             layer: torch.tensor(of_rows, dtype=torch.float64, device=self.device) for layer, of_rows in rates.items()
@@ -136,6 +138,30 @@ class Stack:
             views.append(_View(weight, state, weight.data, own))
         return views
 
+    def _rate_scales(self) -> Tensor | None:
+        """Returns the factors on the learning rates of single weights, (K, P), which muP has; None for none."""
+        scales: list[dict[str, float]] = [getattr(objective.net, "lr_scales", {}) for objective in self.objectives]
+        if not any(scales):
+            return None
+        scale_KP = torch.ones_like(self.weights_KP)
+        for row_P, of_row in zip(scale_KP, scales, strict=True):
+            for place in self.places:
+                place.of(row_P).fill_(of_row.get(place.name, 1.0))
+        return scale_KP
+
+    def _stack_statistics(self) -> dict[str, Tensor]:
+        """Has the rows' batch normalizations look into (K, C) tensors of their running statistics; returns these."""
+        found = {}
+        for name, module in self.objectives[0].net.named_modules():
+            if not isinstance(module, BatchNorm):
+                continue
+            for part, _ in module.named_buffers(recurse=False):
+                own = [objective.net.get_buffer(f"{name}.{part}") for objective in self.objectives]
+                found[f"{name}.{part}"] = stacked_KC = torch.stack(own)
+                for buffer, row_C in zip(own, stacked_KC, strict=True):
+                    buffer.data = row_C
+        return found
+
     def is_current(self) -> bool:
         """Returns whether the rows still look into the matrices: a restored optimizer brings tensors of its own."""
         return all(
@@ -186,16 +212,22 @@ class Stack:
         objective = copy.copy(self.objectives[0])
 
         def outcome(
-            weights: Sequence[Tensor], batch: Batch, row: Tensor, settings: dict[str, Tensor]
+            weights: Sequence[Tensor],
+            statistics: dict[str, Tensor],
+            batch: Batch,
+            row: Tensor,
+            settings: dict[str, Tensor],
         ) -> tuple[Tensor, dict[str, Tensor]]:
             draws.row = row
             for name, value in settings.items():
                 setattr(objective, name, value)
-            net = _RowNet(self.template, dict(zip(names, weights, strict=True)))
+            net = _RowNet(self.template, dict(zip(names, weights, strict=True)) | statistics)
             found = objective.outcome(cast(nn.Module, net), batch, None, draws)
             return found.loss_sum, found.sums
 
-        losses_K, sums = torch.vmap(outcome, in_dims=(0, dims, 0, 0))(leaves, batch, self._row_K, self._settings)
+        losses_K, sums = torch.vmap(outcome, in_dims=(0, 0, dims, 0, 0))(
+            leaves, self._statistics, batch, self._row_K, self._settings
+        )
         scale_K = torch.tensor([1.0 / max(count, 1.0) for count in count_K], dtype=losses_K.dtype, device=self.device)
         # The sum over rows: each row's gradient is its own, as if it were alone.
         gradients = torch.autograd.grad((losses_K * scale_K).sum(), leaves)
@@ -256,7 +288,7 @@ class Stack:
 
 
 class _RowNet:
-    """A net with weights of its own, called like a module."""
+    """A net with weights and statistics of its own, called like a module."""
 
     training = True
 
