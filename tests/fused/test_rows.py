@@ -157,6 +157,16 @@ def test_a_row_goes_on_alone_where_it_stopped(tmp_path):
         assert moved.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-9)
 
 
+def test_statistics_stay_a_rows_own_when_its_neighbour_ends(tmp_path):
+    recipes = rows_of(RECIPES["batch norm"], 3)
+    recipes["row-0"] = load_recipe(recipes["row-0"], {"trainer.max_steps": 5})
+    fit_rows(recipes, runs=tmp_path / "together")
+    for row, recipe in recipes.items():
+        fit(recipe, runs=tmp_path / "alone", name=row, progress=False)
+        expected, found = (losses(RunFolder(tmp_path / side / row)) for side in ("alone", "together"))
+        assert found == pytest.approx(expected, rel=1e-9)
+
+
 def test_a_row_that_explodes_leaves_its_neighbours_alone(tmp_path):
     recipes = rows_of(RECIPES["logistic"], 3)
     broken = load_recipe(RECIPES["logistic"], {"optim.lr": 1e308, "name": "row-broken"})
