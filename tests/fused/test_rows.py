@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from headway.config.contracts import Place
 from headway.config.errors import TrainingFailed, UserError
-from headway.fit import fit
+from headway.fit import fit, prepare
 from headway.fused.fit import fit_rows
+from headway.fused.fusing import stack_key
 from headway.recipe import load_recipe
 from headway.run import RunFolder, read_metrics
 
@@ -26,9 +28,18 @@ TEXT = {
     "data": {"kind": "text", "sequence_length": 7, "max_characters": 3_001, "vocabulary": "character"},
 }  # fmt: skip
 ADAMW = {"kind": "adamw", "lr": 1e-2, "weight_decay": 0.1, "schedule": {"kind": "cosine", "warmup_steps": 3}}
+PENALTY = {"penalty": {"l1": 1e-3, "l2": 1e-2}}
 SGD = {"kind": "sgd", "lr": 0.1, "momentum": 0.9, "nesterov": True, "weight_decay": 0.01}
 RECIPES = {
     "logistic": {**DIGITS, "model": "logistic", "optim": SGD},
+    "settings": {
+        **DIGITS, "model": {"kind": "mlp", "hidden": [7]}, "optim": {**SGD, "nesterov": False},
+        "trainer": {**COMMON["trainer"], "clip_norm": 0.5, "clip_value": 0.01}, "regularize": PENALTY,
+        "objective": {"kind": "classify", "label_smoothing": 0.1},
+    },
+    "settings of adam": {
+        **DIGITS, "model": {"kind": "mlp", "hidden": [7]}, "optim": ADAMW, "regularize": PENALTY,
+    },
     "mlp": {
         **DIGITS, "optim": ADAMW, "trainer": {**COMMON["trainer"], "clip_norm": 0.5},
         "model": {"kind": "mlp", "hidden": [13, 7], "activation": "tanh", "dropout": 0.2, "input_dropout": 0.1},
@@ -37,12 +48,42 @@ RECIPES = {
         **DIGITS, "optim": SGD, "trainer": {**COMMON["trainer"], "clip_value": 0.01},
         "model": {"kind": "convnet", "filters": [3, 5], "filter_size": 3, "padding": 1, "hidden": 11, "dropout": 0.2},
     },
+    "batch norm": {
+        **DIGITS, "optim": SGD, "trainer": {**COMMON["trainer"], "batch_size": 128},
+        "model": {"kind": "convnet", "filters": [3, 5], "filter_size": 3, "padding": 1, "batch_norm": True},
+    },
+    "resnet": {
+        **DIGITS, "optim": ADAMW, "model": {"kind": "resnet", "depth": 8, "width": 3},
+        "trainer": {**COMMON["trainer"], "max_steps": 5, "validate_every": 2},
+    },
+    "mup": {
+        **DIGITS, "optim": ADAMW, "init": {"kind": "mup", "base_width": 7},
+        "model": {"kind": "mlp", "hidden": [14, 14], "dropout": 0.1},
+    },
     "regress": {
         **COMMON, "data": "diabetes", "init": "xavier", "optim": ADAMW, "model": {"kind": "mlp", "hidden": [7]},
     },
     "ngram": {**TEXT, "optim": ADAMW, "model": {"kind": "ngram", "context": 2, "embedding": 3, "hidden": 5}},
     "gpt": {
         **TEXT, "optim": ADAMW, "model": {"kind": "gpt", "num_layers": 2, "num_heads": 2, "width": 6, "dropout": 0.1},
+    },
+    "lstm": {
+        **TEXT, "optim": ADAMW, "trainer": {**TEXT["trainer"], "clip_norm": 1.0},
+        "model": {"kind": "lstm", "hidden": 5, "num_layers": 2, "dropout": 0.1, "tied": True},
+    },
+    "lstm, variational": {
+        **TEXT, "optim": ADAMW,
+        "model": {
+            "kind": "lstm", "hidden": 5, "embedding": 3, "num_layers": 2, "variational": True, "dropout": 0.1,
+            "embedding_dropout": 0.2, "recurrent_dropout": 0.3,
+        },
+    },
+    "gru": {
+        **TEXT, "optim": ADAMW, "model": {"kind": "gru", "hidden": 5, "embedding": 3, "num_layers": 2, "dropout": 0.1},
+    },
+    "rnn": {
+        **COMMON, "data": {"kind": "adding", "length": 7, "num_samples": 601}, "init": "xavier", "optim": SGD,
+        "model": {"kind": "rnn", "hidden": 5, "activation": "relu", "dropout": 0.1, "recurrent_dropout": 0.2},
     },
 }  # fmt: skip
 
@@ -55,10 +96,23 @@ def rows_of(base, count):
         changes["optim.weight_decay"] = 0.05 * (number % 3)
         if base["init"] in ("kaiming", "xavier"):
             changes["init.kind"] = ["kaiming", "xavier", "orthogonal"][number % 3]
-        if isinstance(base["model"], dict) and "dropout" in base["model"]:
-            changes["model.dropout"] = [0.0, 0.1, 0.5][number % 3]
+        for rate in ("dropout", "recurrent_dropout"):
+            if rate in base["model"]:
+                changes[f"model.{rate}"] = [0.0, 0.1, 0.5][number % 3]
+        if "regularize" in base:
+            changes |= settings_of(base, number)
         recipes[f"row-{number}"] = load_recipe(base, changes)
     return recipes
+
+
+def settings_of(base, number):
+    """Returns values of settings that are no shape; the first row has none of a technique."""
+    changes = {"optim.schedule": {"kind": ["constant", "linear", "cosine"][number % 3], "warmup_steps": number}}
+    changes |= {"regularize.penalty": None} if number == 0 else {"regularize.penalty.l2": 0.01 * (number % 2)}
+    if base["optim"]["kind"] == "adamw":
+        return changes | {"optim.betas": [0.8 + 0.02 * number, 0.99], "optim.eps": 10.0 ** -(3 + number)}
+    changes |= {"optim.momentum": 0.2 * number, "objective.label_smoothing": 0.1 * (number % 3)}
+    return changes | {"trainer.clip_norm": 0.2 * (1 + number), "trainer.clip_value": 0.01 * (1 + number)}
 
 
 def losses(run):
@@ -83,6 +137,13 @@ def test_every_loss_of_a_row_is_that_of_the_run_alone(name, tmp_path):
         assert finals[row] == pytest.approx(alone.metrics, rel=1e-9)
 
 
+@pytest.mark.parametrize("name", ["settings", "settings of adam", "lstm, variational"])
+def test_rows_that_differ_in_no_shape_share_a_stack(name):
+    recipes = list(rows_of(RECIPES[name], 5).values())
+    data = prepare(recipes[0], Place())
+    assert len({stack_key(recipe, data) for recipe in recipes}) == 1
+
+
 def test_a_row_goes_on_alone_where_it_stopped(tmp_path):
     base = {**RECIPES["mlp"], "optim": {**ADAMW, "schedule": "constant"}}
     recipes = rows_of(base, 3)
@@ -94,6 +155,16 @@ def test_a_row_goes_on_alone_where_it_stopped(tmp_path):
         assert moved.step == whole.step == 20
         # Where 11 steps end there is a validation that 20 steps do not have; the weights do not care.
         assert moved.metrics["train/loss"] == pytest.approx(whole.metrics["train/loss"], rel=1e-9)
+
+
+def test_statistics_stay_a_rows_own_when_its_neighbour_ends(tmp_path):
+    recipes = rows_of(RECIPES["batch norm"], 3)
+    recipes["row-0"] = load_recipe(recipes["row-0"], {"trainer.max_steps": 5})
+    fit_rows(recipes, runs=tmp_path / "together")
+    for row, recipe in recipes.items():
+        fit(recipe, runs=tmp_path / "alone", name=row, progress=False)
+        expected, found = (losses(RunFolder(tmp_path / side / row)) for side in ("alone", "together"))
+        assert found == pytest.approx(expected, rel=1e-9)
 
 
 def test_a_row_that_explodes_leaves_its_neighbours_alone(tmp_path):
@@ -122,14 +193,12 @@ def test_rows_of_other_shapes_and_lengths_train_side_by_side(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"regularize": {"penalty": {"l2": 0.1}}}, "regularize.penalty acts on one net at a time"),
+        ({"regularize": {"max_norm": {"limit": 3.0}}}, "regularize.max_norm acts on one net at a time"),
         ({"trainer.precision": "bf16-mixed"}, "trainer.precision bf16-mixed is a cast"),
         ({"trainer.compile": True}, "trainer.compile compiles one net"),
         ({"trainer.rng": "fast"}, "trainer.rng fast draws from one generator"),
         ({"trainer.micro_batch": 3}, "trainer.micro_batch cuts a batch"),
-        ({"model": {"kind": "resnet", "depth": 8, "width": 3}}, "model.kind resnet has operations"),
-        ({"model": {"kind": "convnet", "filters": [3, 5], "filter_size": 3, "batch_norm": True}}, "model.batch_norm"),
-        ({"init": {"kind": "mup", "base_width": 7}, "optim": ADAMW}, "init.kind mup gives each weight a learning rate"),
+        ({"model": {"kind": "autoencoder", "hidden": [7]}}, "model.kind autoencoder has operations"),
         ({"optim": {"kind": "lbfgs", "lr": 1.0}, "trainer.batch_size": 2000}, "the optimizer asks for the loss"),
     ],
 )  # fmt: skip

@@ -266,6 +266,9 @@ class Outcome(NamedTuple):
 class ObjectiveConfig(Kind):
     """A recipe's `objective` section."""
 
+    row_settings: ClassVar[tuple[str, ...]] = ()
+    """Settings of which runs that are trained as one may have one each: `outcome` takes them as tensors too."""
+
     def check(self, spec: DataSpec) -> None:
         """Raises a UserError where the data has no such target."""
 

@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 
 Key = tuple[object, ...]
 
-_MODELS = {"logistic", "mlp", "convnet", "alexnet", "ngram", "gpt"}
+_MODELS = {"logistic", "mlp", "convnet", "alexnet", "resnet", "ngram", "gpt", "rnn", "lstm", "gru"}
 _OBJECTIVES = {"classify", "regress", "causal_lm"}
+_TECHNIQUES = {"penalty"}
 _PRECISIONS = {"fp32", "fp64"}
 
 
@@ -23,8 +24,6 @@ def why_not(recipe: Recipe, data: Data) -> str | None:
         return "a LightningModule of your own makes its own steps"
     if recipe.model.kind not in _MODELS:
         return f"model.kind {recipe.model.kind} has operations that cannot be batched over trials"
-    if getattr(recipe.model, "batch_norm", False):
-        return "model.batch_norm keeps statistics that a step changes"
     objective = recipe.objective.kind if recipe.objective else recipe.model.default_objective(data.spec)
     if objective not in _OBJECTIVES:
         return f"objective.kind {objective} is not one of {', '.join(sorted(_OBJECTIVES))}"
@@ -34,10 +33,9 @@ def why_not(recipe: Recipe, data: Data) -> str | None:
         return f"data.kind {recipe.data.kind} is read by processes of its own"
     if recipe.optim is None or recipe.optim.needs_closure:
         return "the optimizer asks for the loss several times a step"
-    if recipe.init is not None and recipe.init.by_width:
-        return f"init.kind {recipe.init.kind} gives each weight a learning rate of its own"
-    if recipe.regularize:
-        return f"regularize.{next(iter(recipe.regularize))} acts on one net at a time"
+    for technique in recipe.regularize:
+        if technique not in _TECHNIQUES:
+            return f"regularize.{technique} acts on one net at a time"
     if recipe.strategy.kind != "single":
         return f"strategy.kind {recipe.strategy.kind} trains one net on several processes"
     if trainer.precision not in _PRECISIONS:
@@ -56,16 +54,16 @@ def stack_key(recipe: Recipe, data: Data) -> Key:
     assert recipe.model is not None
     assert recipe.optim is not None
     model = {name: value for name, value in recipe.model.model_dump().items() if "dropout" not in name}
-    objective = recipe.objective.model_dump_json() if recipe.objective else None
+    objective = recipe.objective
     trainer = recipe.trainer
     return (
         repr(sorted(model.items())),
         repr(data.spec),
-        objective,
+        objective.model_dump_json(exclude=set(objective.row_settings)) if objective else None,
         recipe.optim.kind,
         getattr(recipe.optim, "nesterov", None),
         trainer.precision,
         trainer.batch_size,
-        trainer.clip_norm,
-        trainer.clip_value,
+        trainer.clip_norm is None,
+        trainer.clip_value is None,
     )

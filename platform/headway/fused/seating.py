@@ -18,8 +18,6 @@ class Array:
     def __init__(self) -> None:
         self.num_threads = len(os.sched_getaffinity(0))
         self._stacks: dict[tuple[Row, ...], Stack] = {}
-        self.widest = 0
-        """Most rows that made a step together."""
 
     def advance(self, rows: Sequence[Row]) -> None:
         """Goes on with rows until at least one has a report or has ended; each that waits for steps is among them."""
@@ -59,7 +57,6 @@ class Array:
 
     def _stack(self, rows: tuple[Row, ...]) -> Stack:
         """Returns the rows' stack: the one of the steps before, where nothing has changed."""
-        self.widest = max(self.widest, len(rows))
         stack = self._stacks.get(rows)
         if stack is None or not stack.is_current():
             objectives = [row.objective for row in rows if row.objective is not None]

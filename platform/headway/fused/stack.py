@@ -13,7 +13,7 @@ import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -21,11 +21,12 @@ from torch.func import functional_call
 
 from headway.config.contracts import Batch
 from headway.fused.draws import StackDraws
-from headway.nn.attention import CausalSelfAttention
-from headway.nn.dropout import Dropout
+from headway.fused.optimizers import build_optimizer
+from headway.fused.template import build_template
+from headway.nn.batch_norm import BatchNorm
 from headway.objectives._sums import Sums
 from headway.objectives.base import Objective
-from headway.optim import SGD, AdamW
+from headway.regularize.penalty import Penalty
 
 
 @dataclass(frozen=True)
@@ -37,9 +38,24 @@ class _Place:
     stop: int
     shape: torch.Size
 
+    def of(self, row_P: Tensor) -> Tensor:
+        """Returns the weight, a view of a row."""
+        return row_P[self.start : self.stop].view(self.shape)
+
+
+class _View(NamedTuple):
+    """What a row's own optimizer holds of a weight."""
+
+    weight: nn.Parameter
+    state: dict[str, Any]
+    data: Tensor
+    """What the weight looked at when the stack was made."""
+    own: dict[str, Tensor]
+    """Its state in the matrices, by name."""
+
 
 class Stack:
-    """K rows whose nets are the same but for dropout rates.
+    """K rows whose nets are the same but for dropout rates; settings that change no shape are each row's own.
 
     Args:
         objectives: of the rows.
@@ -48,7 +64,6 @@ class Stack:
 
     def __init__(self, objectives: Sequence[Objective], optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.objectives, self.optimizers = list(objectives), list(optimizers)
-        self.template = _template(self.objectives)
         first = self.objectives[0]
         # Those that decay come first, as in the optimizer's groups.
         named = sorted(first.net.named_parameters(), key=lambda item: item[1].ndim < 2)
@@ -60,56 +75,99 @@ class Stack:
         self.num_decaying = sum(weight.numel() for _, weight in named if weight.ndim >= 2)
         self.device = named[0][1].device
         self.dtype = named[0][1].dtype
-        self._optim = _optimizer_of(self)
         with torch.no_grad():
             self.weights_KP = self._gather(lambda weight, _state: weight)
+            self._optim = build_optimizer(self.objectives, self.weights_KP, self.num_decaying, self._rate_scales())
             self.state = {name: self._gather(partial(_get, name)) for name in self._optim.state_names}
-        self._gradient_KP = self.empty()
-        self._views: list[tuple[nn.Parameter, dict[str, Any], Tensor, dict[str, Tensor]]] = []
-        self._look_into()
-        self._rates = _rates(self.template, self.objectives, self.device)
+        self._gradient_KP = torch.empty_like(self.weights_KP)
+        self._views = [self._look_into(row) for row in range(len(self.objectives))]
+        self._statistics = self._stack_statistics()
+        self.template, rates = build_template([objective.net for objective in self.objectives])
+        self._rates = {
+            layer: torch.tensor(of_rows, dtype=torch.float64, device=self.device) for layer, of_rows in rates.items()
+        }
         self._row_K = torch.arange(len(self.objectives), device=self.device)
+        self._settings = self._own_settings()
+        techniques = [[part for part in row.techniques if isinstance(part, Penalty)] for row in self.objectives]
+        self._l1_K1 = self._column([sum(part.l1 for part in parts) for parts in techniques])
+        self._l2_K1 = self._column([sum(part.l2 for part in parts) for parts in techniques])
+        self._clip_value_K1 = self._column([row.schedule.clip_value for row in self.objectives])
+        self._clip_norm_K1 = self._column([row.schedule.clip_norm for row in self.objectives])
+
+    def _own_settings(self) -> dict[str, Tensor]:
+        """Returns the settings of the loss in which rows differ, (K,) by name."""
+        found = {}
+        for name in self.objectives[0].row_settings:
+            values = [getattr(objective, name) for objective in self.objectives]
+            if len(set(values)) > 1:
+                found[name] = torch.tensor(values, dtype=self.dtype, device=self.device)
+        return found
+
+    def _column(self, values: Sequence[float | None]) -> Tensor | None:
+        """Returns (K, 1) of a number a row; None where no row has one."""
+        if not any(values):
+            return None
+        return torch.tensor(values, dtype=self.dtype, device=self.device).unsqueeze(1)
 
     # ---- rows and matrix ---------------------------------------------------------------------------
 
     def _gather(self, value: Callable[[nn.Parameter, dict[str, Any]], Tensor | None]) -> Tensor:
         """Returns (K, P) of what a row has for a weight and its optimizer state; zeros where it has nothing yet."""
-        matrix = self.empty().zero_()
+        matrix = torch.zeros(len(self.objectives), self.places[-1].stop, device=self.device, dtype=self.dtype)
         for row, objective, optimizer in zip(matrix, self.objectives, self.optimizers, strict=True):
             net = dict(objective.net.named_parameters())
             for place in self.places:
                 weight = net[place.name]
                 found = value(weight, optimizer.state[weight])
                 if found is not None:
-                    row[place.start : place.stop].view(place.shape).copy_(found)
+                    place.of(row).copy_(found)
         return matrix
 
-    def empty(self) -> Tensor:
-        """Returns a matrix (K, P) with no values of meaning."""
-        return torch.empty(len(self.objectives), self.places[-1].stop, device=self.device, dtype=self.dtype)
+    def _look_into(self, row: int) -> list[_View]:
+        """Has a row's weights and optimizer state be views of the matrices; returns them."""
+        objective, optimizer = self.objectives[row], self.optimizers[row]
+        net = dict(objective.net.named_parameters())
+        views = []
+        for place in self.places:
+            weight = net[place.name]
+            weight.data = place.of(self.weights_KP[row])
+            state = optimizer.state[weight]
+            own = {name: place.of(matrix_KP[row]) for name, matrix_KP in self.state.items()}
+            if objective.step:
+                state.update(own)
+            views.append(_View(weight, state, weight.data, own))
+        return views
 
-    def _look_into(self) -> None:
-        """Has each row's weights and optimizer state be views of the matrices."""
-        for row, (objective, optimizer) in enumerate(zip(self.objectives, self.optimizers, strict=True)):
-            net = dict(objective.net.named_parameters())
+    def _rate_scales(self) -> Tensor | None:
+        """Returns the factors on the learning rates of single weights, (K, P), which muP has; None for none."""
+        scales: list[dict[str, float]] = [getattr(objective.net, "lr_scales", {}) for objective in self.objectives]
+        if not any(scales):
+            return None
+        scale_KP = torch.ones_like(self.weights_KP)
+        for row_P, of_row in zip(scale_KP, scales, strict=True):
             for place in self.places:
-                weight = net[place.name]
+                place.of(row_P).fill_(of_row.get(place.name, 1.0))
+        return scale_KP
 
-                def view(matrix: Tensor, row: int = row, place: _Place = place) -> Tensor:
-                    return matrix[row, place.start : place.stop].view(place.shape)
-
-                weight.data = view(self.weights_KP)
-                state = optimizer.state[weight]
-                own = {name: view(matrix) for name, matrix in self.state.items()}
-                if objective.step:
-                    state.update(own)
-                self._views.append((weight, state, weight.data, own))
+    def _stack_statistics(self) -> dict[str, Tensor]:
+        """Has the rows' batch normalizations look into (K, C) tensors of their running statistics; returns these."""
+        found = {}
+        for name, module in self.objectives[0].net.named_modules():
+            if not isinstance(module, BatchNorm):
+                continue
+            for part, _ in module.named_buffers(recurse=False):
+                own = [objective.net.get_buffer(f"{name}.{part}") for objective in self.objectives]
+                found[f"{name}.{part}"] = stacked_KC = torch.stack(own)
+                for buffer, row_C in zip(own, stacked_KC, strict=True):
+                    buffer.data = row_C
+        return found
 
     def is_current(self) -> bool:
         """Returns whether the rows still look into the matrices: a restored optimizer brings tensors of its own."""
         return all(
             weight.data_ptr() == data.data_ptr() and all(state.get(name, view) is view for name, view in own.items())
-            for weight, state, data, own in self._views
+            for views in self._views
+            for weight, state, data, own in views
         )
 
     # ---- steps ---------------------------------------------------------------------------------------
@@ -124,11 +182,9 @@ class Stack:
             counts.append(count_K)
             for objective in self.objectives:
                 objective.step += 1
-        for objective, optimizer in zip(self.objectives, self.optimizers, strict=True):
-            for weight in objective.net.parameters():
-                optimizer.state[weight].update(self._optim.extra_state(objective.step))
-        for _, state, _, own in self._views:
-            state.update(own)
+        for objective, views in zip(self.objectives, self._views, strict=True):
+            for _, state, _, own in views:
+                state.update(own, **self._optim.extra_state(objective.step))
         names = list(recorded[0])
         table_SMK = torch.stack([torch.stack([sums[name] for name in names]) for sums in recorded]).tolist()
         return [
@@ -153,15 +209,25 @@ class Stack:
             for place in self.places
         ]
         names = [place.name for place in self.places]
-        objective = self.objectives[0]
+        objective = copy.copy(self.objectives[0])
 
-        def outcome(weights: Sequence[Tensor], batch: Batch, row: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        def outcome(
+            weights: Sequence[Tensor],
+            statistics: dict[str, Tensor],
+            batch: Batch,
+            row: Tensor,
+            settings: dict[str, Tensor],
+        ) -> tuple[Tensor, dict[str, Tensor]]:
             draws.row = row
-            net = _RowNet(self.template, dict(zip(names, weights, strict=True)))
+            for name, value in settings.items():
+                setattr(objective, name, value)
+            net = _RowNet(self.template, dict(zip(names, weights, strict=True)) | statistics)
             found = objective.outcome(cast(nn.Module, net), batch, None, draws)
             return found.loss_sum, found.sums
 
-        losses_K, sums = torch.vmap(outcome, in_dims=(0, dims, 0))(leaves, batch, self._row_K)
+        losses_K, sums = torch.vmap(outcome, in_dims=(0, 0, dims, 0, 0))(
+            leaves, self._statistics, batch, self._row_K, self._settings
+        )
         scale_K = torch.tensor([1.0 / max(count, 1.0) for count in count_K], dtype=losses_K.dtype, device=self.device)
         # The sum over rows: each row's gradient is its own, as if it were alone.
         gradients = torch.autograd.grad((losses_K * scale_K).sum(), leaves)
@@ -170,6 +236,7 @@ class Stack:
         gradient_KP = self._gradient_KP
         recorded = {"loss": losses_K.detach(), **{name: value.detach() for name, value in sums.items()}}
         with torch.no_grad():
+            self._add_penalty(gradient_KP)
             norm_K = self._clip(gradient_KP)
             if norm_K is not None:
                 recorded["grad_norm"] = norm_K
@@ -200,21 +267,28 @@ class Stack:
         stacked = {name: torch.stack([batch[name] for batch in batches]) for name in first}
         return stacked, dict.fromkeys(first, 0), counts, len(first["input"])
 
+    def _add_penalty(self, gradient_KP: Tensor) -> None:
+        """Adds what each row's `regularize.penalty` makes of its weights."""
+        weights_KD, gradient_KD = (matrix_KP[:, : self.num_decaying] for matrix_KP in (self.weights_KP, gradient_KP))
+        if self._l2_K1 is not None:
+            gradient_KD.addcmul_(weights_KD, self._l2_K1)
+        if self._l1_K1 is not None:
+            gradient_KD.addcmul_(weights_KD.sign(), self._l1_K1)
+
     def _clip(self, gradient_KP: Tensor) -> Tensor | None:
         """Clips each row's gradient in place, by value and then by norm; returns the norms (K,) where by norm."""
-        schedule = self.objectives[0].schedule
-        if schedule.clip_value is not None:
-            gradient_KP.clamp_(-schedule.clip_value, schedule.clip_value)
-        if schedule.clip_norm is None:
+        if self._clip_value_K1 is not None:
+            gradient_KP.clamp_(-self._clip_value_K1, self._clip_value_K1)
+        if self._clip_norm_K1 is None:
             return None
-        norm_K = torch.linalg.vector_norm(gradient_KP, dim=1)
+        norm_K1 = torch.linalg.vector_norm(gradient_KP, dim=1, keepdim=True)
         # What torch's clip_grad_norm_ divides by.
-        gradient_KP.mul_((schedule.clip_norm / (norm_K + 1e-6)).clamp(max=1.0).unsqueeze(1))
-        return cast(Tensor, norm_K)
+        gradient_KP.mul_((self._clip_norm_K1 / (norm_K1 + 1e-6)).clamp(max=1.0))
+        return cast(Tensor, norm_K1.squeeze(1))
 
 
 class _RowNet:
-    """A net with weights of its own, called like a module."""
+    """A net with weights and statistics of its own, called like a module."""
 
     training = True
 
@@ -227,118 +301,3 @@ class _RowNet:
 
 def _get(name: str, _weight: nn.Parameter, state: dict[str, Any]) -> Tensor | None:
     return state.get(name)
-
-
-def _template(objectives: Sequence[Objective]) -> nn.Module:
-    """Returns a net that drops out wherever one of the rows does, of operations that can be batched over rows."""
-    template = copy.deepcopy(objectives[0].net).train()
-    for name, module in template.named_modules():
-        if isinstance(module, Dropout):
-            rates = [cast(Dropout, objective.net.get_submodule(name)).rate for objective in objectives]
-            module.rate = 0.5 if any(rates) else 0.0
-        elif isinstance(module, CausalSelfAttention):
-            module.fused = False
-    return template
-
-
-def _rates(template: nn.Module, objectives: Sequence[Objective], device: torch.device) -> dict[int, Tensor]:
-    """Returns the rows' dropout rates, (K,) by layer."""
-    rates = {}
-    for name, module in template.named_modules():
-        if isinstance(module, Dropout):
-            of_rows = [cast(Dropout, objective.net.get_submodule(name)).rate for objective in objectives]
-            rates[module.stream] = torch.tensor(of_rows, dtype=torch.float64, device=device)
-    return rates
-
-
-# ---- optimizers ------------------------------------------------------------------------------------
-
-
-def _optimizer_of(stack: Stack) -> _StackedAdamW | _StackedSGD:
-    return _StackedAdamW(stack) if isinstance(stack.objectives[0].optim, AdamW) else _StackedSGD(stack)
-
-
-class _Stacked:
-    """What the optimizers of a stack have in common."""
-
-    def __init__(self, stack: Stack) -> None:
-        self.stack = stack
-
-    def column(self, values: Sequence[float]) -> Tensor:
-        """Returns (K, 1) of a number a row."""
-        return torch.tensor(values, dtype=self.stack.dtype, device=self.stack.device).unsqueeze(1)
-
-    def settings(self, name: str) -> list[float]:
-        """Returns a setting of the rows' optimizers."""
-        return [getattr(objective.optim, name) for objective in self.stack.objectives]
-
-    def rates(self) -> list[float]:
-        """Returns the rows' learning rates at this step."""
-        return [objective.rate(objective.step) for objective in self.stack.objectives]
-
-    def extra_state(self, step: int) -> dict[str, Tensor]:
-        """Returns what a weight's state has besides what is stacked."""
-        return {}
-
-
-class _StackedAdamW(_Stacked):
-    """Adam with decoupled weight decay, each row with rates of its own (Loshchilov and Hutter 2019, algorithm 2)."""
-
-    state_names = ("exp_avg", "exp_avg_sq")
-
-    def __init__(self, stack: Stack) -> None:
-        super().__init__(stack)
-        betas = [cast(AdamW, objective.optim).betas for objective in stack.objectives]
-        self.first, self.second = ([pair[place] for pair in betas] for place in (0, 1))
-        self.new_first_K1 = self.column([1 - beta for beta in self.first])
-        self.second_K1 = self.column(self.second)
-        self.new_second_K1 = self.column([1 - beta for beta in self.second])
-        # Memory of its own: what is allocated at every step is mapped at every step.
-        self._scratch = stack.empty(), stack.empty()
-
-    def update(self, weights_KP: Tensor, gradient_KP: Tensor, state: dict[str, Tensor]) -> None:
-        """Moves the weights, in place."""
-        rates, decays = self.rates(), self.settings("weight_decay")
-        steps = [objective.step + 1 for objective in self.stack.objectives]
-        if any(decays):
-            factor_K1 = self.column([1 - rate * decay for rate, decay in zip(rates, decays, strict=True)])
-            weights_KP[:, : self.stack.num_decaying].mul_(factor_K1)
-        mean_KP, square_KP = state["exp_avg"], state["exp_avg_sq"]
-        one_KP, other_KP = self._scratch
-        mean_KP.lerp_(gradient_KP, self.new_first_K1)
-        torch.mul(gradient_KP, self.new_second_K1, out=one_KP)
-        square_KP.mul_(self.second_K1).addcmul_(one_KP, gradient_KP)
-        # rate / (1 - first^t) * mean / (sqrt(square / (1 - second^t)) + eps), with the root's divisor taken out of it.
-        divisor = [(1 - beta**step) ** 0.5 for beta, step in zip(self.second, steps, strict=True)]
-        size = [rate / (1 - beta**step) for rate, beta, step in zip(rates, self.first, steps, strict=True)]
-        eps = self.settings("eps")
-        torch.sqrt(square_KP, out=one_KP).add_(self.column([a * b for a, b in zip(eps, divisor, strict=True)]))
-        torch.mul(mean_KP, self.column([a * b for a, b in zip(size, divisor, strict=True)]), out=other_KP)
-        weights_KP.addcdiv_(other_KP, one_KP, value=-1)
-
-    def extra_state(self, step: int) -> dict[str, Tensor]:
-        """Returns the number of steps, as torch's optimizer keeps it."""
-        return {"step": torch.tensor(float(step), device=self.stack.device)}
-
-
-class _StackedSGD(_Stacked):
-    """Gradient descent with momentum, each row with rates of its own (Sutskever et al. 2013)."""
-
-    def __init__(self, stack: Stack) -> None:
-        super().__init__(stack)
-        self.momenta = self.settings("momentum")
-        self.state_names = ("momentum_buffer",) if any(self.momenta) else ()
-        self.momentum_K1 = self.column(self.momenta)
-
-    def update(self, weights_KP: Tensor, gradient_KP: Tensor, state: dict[str, Tensor]) -> None:
-        """Moves the weights, in place."""
-        decays = self.settings("weight_decay")
-        if any(decays):
-            D = self.stack.num_decaying
-            gradient_KP[:, :D].add_(weights_KP[:, :D] * self.column(decays))
-        if self.state_names:
-            buffer_KP = state["momentum_buffer"]
-            buffer_KP.mul_(self.momentum_K1).add_(gradient_KP)
-            nesterov = cast(SGD, self.stack.objectives[0].optim).nesterov
-            gradient_KP = gradient_KP + self.momentum_K1 * buffer_KP if nesterov else buffer_KP
-        weights_KP.sub_(gradient_KP * self.column(self.rates()))

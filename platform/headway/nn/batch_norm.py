@@ -82,8 +82,9 @@ class BatchNorm(nn.Module):
         var_C = sum_over_ranks(centred.square().sum(axes) * counts) / count
         with torch.no_grad():
             unbiased_C = var_C * count / (count - 1).clamp(min=1)
-            self.running_mean.lerp_(mean_C.to(self.running_mean.dtype), self.momentum)
-            self.running_var.lerp_(unbiased_C.to(self.running_var.dtype), self.momentum)
+            for running_C, new_C in ((self.running_mean, mean_C), (self.running_var, unbiased_C)):
+                # Rather than `lerp_`, which torch.vmap has no rule for.
+                running_C.add_(self.momentum * (new_C.to(running_C.dtype) - running_C))
         scale_C = torch.rsqrt(var_C + self.eps) * self.weight
         return (centred * scale_C.view(shape) + self.bias.view(shape)).to(x.dtype)
 

@@ -30,6 +30,8 @@ from headway.nn.variational_dropout import VariationalDropout
 RecurrentInit = Literal["scheme", "orthogonal"]
 LayerState = tuple[Tensor, ...]
 """What one layer hands from step to step: (hidden,) or (hidden, cell), each (B, H)."""
+Runner = Callable[["RecurrentLayer", Tensor, LayerState, Tensor | None], tuple[Tensor, LayerState]]
+"""Takes a layer over a sequence: its input (B, T, I), the state before, the mask (B, H) on what goes on to a step."""
 
 
 class Recurrent(nn.Module):
@@ -89,6 +91,8 @@ class RecurrentLayer(nn.Module):
         self.hidden = hidden
         self.recurrent_init = recurrent_init
         self.fused = fused
+        self.runner: Runner | None = None
+        """Goes over a sequence in the layer's place, such as those of many nets at once."""
         rows = len(self.gates) * hidden
         # Held by the layer itself: strategies that shard gather a layer's own weights around its forward.
         self.weight_input = nn.Parameter(torch.empty(rows, num_inputs))
@@ -123,7 +127,9 @@ class RecurrentLayer(nn.Module):
         if state is None:
             state = tuple(x_BTI.new_zeros(x_BTI.shape[0], self.hidden) for _ in self.state_names)
         keep_BH = self.recurrent_dropout.scale(x_BTI, self.hidden, rng)
-        if self.fused and keep_BH is None:
+        if self.runner is not None:
+            x_BTH, state = self.runner(self, x_BTI, state, keep_BH)
+        elif self.fused and keep_BH is None:
             x_BTH, state = self._run_kernel(x_BTI, state)
         else:
             x_BTH, state = self._run_steps(x_BTI, state, keep_BH)

@@ -71,6 +71,8 @@ class Objective(LightningModule):
 
     metric_names: tuple[str, ...] = ()
     """Names of the sums that `outcome` gives besides the loss; those of its config."""
+    row_settings: tuple[str, ...] = ()
+    """Settings that `outcome` takes as tensors too; those of its config."""
     # The loop below makes its own optimizer steps.
     automatic_optimization = False
     counts_rows = True

@@ -23,6 +23,7 @@ class Config(BuiltIn):
     """Configures `Classify`."""
 
     metric_names: ClassVar[tuple[str, ...]] = ("accuracy",)
+    row_settings: ClassVar[tuple[str, ...]] = ("label_smoothing",)
 
     loss: Literal["cross_entropy", "squared"] = "cross_entropy"
     """What is minimized: nats, or the squared error of the probabilities."""
@@ -49,8 +50,9 @@ class Classify(Objective):
     """The loss and the accuracy over rows."""
 
     metric_names = Config.metric_names
+    row_settings = Config.row_settings
 
-    def __init__(self, net: nn.Module, *, loss: str, label_smoothing: float, **parts: Any) -> None:
+    def __init__(self, net: nn.Module, *, loss: str, label_smoothing: float | Tensor, **parts: Any) -> None:
         super().__init__(net, **parts)
         self.loss = loss
         self.label_smoothing = label_smoothing
@@ -62,9 +64,19 @@ class Classify(Objective):
             loss_sum = squared_error(logits_BC, target_B).sum()
         else:
             smoothing = self.label_smoothing if net.training else 0.0
-            loss_sum = F.cross_entropy(logits_BC, target_B, reduction="sum", label_smoothing=smoothing)
+            loss_sum = cross_entropy_sum(logits_BC, target_B, smoothing)
         hits = (logits_BC.detach().argmax(1) == target_B).sum()
         return Outcome(loss_sum, len(logits_BC), None, {"accuracy": hits})
+
+
+def cross_entropy_sum(logits_BC: Tensor, target_B: Tensor, smoothing: float | Tensor) -> Tensor:
+    """Returns the cross-entropy in nats, summed over rows, to a target of which a share is spread over all classes."""
+    if not isinstance(smoothing, Tensor):
+        return F.cross_entropy(logits_BC, target_B, reduction="sum", label_smoothing=smoothing)
+    # The library takes a plain number.
+    log_probability_BC = logits_BC.log_softmax(1)
+    spread = -log_probability_BC.mean(1).sum()
+    return (1 - smoothing) * F.nll_loss(log_probability_BC, target_B, reduction="sum") + smoothing * spread
 
 
 def squared_error(logits_BC: Tensor, target_B: Tensor) -> Tensor:
