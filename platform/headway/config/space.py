@@ -191,6 +191,8 @@ class SweepSection(Section):
     fuse: Literal["auto", "on", "off"] | PositiveInt = "auto"
     """Whether trials are trained together as rows of one array, where the space changes no shape: auto measures what is
     faster, a number is the most rows at a time, off is a process each."""
+    arrays: PositiveInt | None = None
+    """Processes that each train an array; when absent one a GPU where there are several, else this process alone."""
     gpus_per_trial: Annotated[float, Field(gt=0)] | None = None
     """GPUs of a trial on one process, such as 0.25 for four on each; one, or a share where trials outnumber them, when
     absent."""

@@ -13,10 +13,14 @@ from headway.fused.stack import Stack
 
 
 class Array:
-    """Rows that are trained side by side, on one device."""
+    """Rows that are trained side by side, on one device.
 
-    def __init__(self) -> None:
-        self.num_threads = len(os.sched_getaffinity(0))
+    Args:
+        num_threads: of the steps that are made together; every core when absent.
+    """
+
+    def __init__(self, num_threads: int | None = None) -> None:
+        self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self._stacks: dict[tuple[Row, ...], Stack] = {}
 
     def advance(self, rows: Sequence[Row]) -> None:

@@ -1,4 +1,4 @@
-"""Ray Tune over an array: each trial is a row in this process, where Tune believes it to be an actor of its own.
+"""Ray Tune over arrays: each trial is a row of one, where Tune believes it to be an actor of its own.
 
 Tune's controller reaches its trials through one class, `RayActorManager`. `RowManager` has the methods of it that the
 controller calls, and answers as an actor would. What is proposed, stopped and kept count of is Tune's, unchanged.
@@ -13,7 +13,7 @@ import platform as machine
 import time
 import uuid
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,17 +24,15 @@ from typing import Any
 
 import ray
 from ray.air.execution._internal import TrackedActor
+from ray.exceptions import RayActorError
 from ray.tune import Checkpoint
 from ray.tune.execution import tune_controller
 from ray.tune.experiment.trial import _TrainingResult
 from ray.tune.trainable.trainable import TRIAL_INFO
 
-from headway.config.errors import HeadwayError
-from headway.fused.fit import DataShelf, make_row
-from headway.fused.rows import Row
-from headway.fused.seating import Array
+from headway.sweep._arrays import Device, Elsewhere, Here, Host
 from headway.sweep._trial import trial_number
-from headway.sweep._trial_run import SAVE_EVERY_S, TrialJob, TrialRun
+from headway.sweep._trial_run import TrialJob, TrialRun
 from headway.training import quiet_lightning
 
 _CALLED = {
@@ -66,30 +64,30 @@ def check_contract() -> str | None:
 
 
 @contextmanager
-def trials_as_rows(job: TrialJob, *, seats: int) -> Iterator[Array]:
-    """Has Tune train trials as the rows of one array in this process.
+def trials_as_rows(job: TrialJob, *, seats: int, devices: Sequence[Device] = ()) -> Iterator[None]:
+    """Has Tune train trials as rows.
 
     Args:
         job: what the trials have in common.
-        seats: how many are trained at a time.
+        seats: how many an array trains at a time.
+        devices: of arrays in processes of their own; none for one array in this process.
     """
-    array = Array()
     before = tune_controller.RayActorManager
-    tune_controller.RayActorManager = partial(RowManager, job, array, seats)
+    tune_controller.RayActorManager = partial(RowManager, job, seats, tuple(devices))
     try:
         with quiet_lightning():
-            yield array
+            yield
     finally:
         tune_controller.RayActorManager = before
 
 
 @dataclass
 class _Seat:
-    """A trial in the array."""
+    """A trial in an array."""
 
     trial: TrialRun
     trial_id: str
-    row: Row
+    host: Host
     started: float
     reports: int = 0
     result: dict[str, Any] = field(default_factory=dict)
@@ -101,14 +99,16 @@ class RowManager:
 
     Args:
         job: what the trials have in common.
-        array: trains them.
-        seats: how many at a time.
-        resource_manager: Ray's, which an array has no use for.
+        seats: how many an array trains at a time.
+        devices: of arrays in processes of their own; none for one array in this process.
+        resource_manager: Ray's, which arrays have no use for.
     """
 
-    def __init__(self, job: TrialJob, array: Array, seats: int, resource_manager: Any = None) -> None:
-        self.job, self.array, self.seats = job, array, seats
-        self._shelf = DataShelf()
+    def __init__(self, job: TrialJob, seats: int, devices: tuple[Device, ...], resource_manager: Any = None) -> None:
+        self.job, self.seats = job, seats
+        self._hosts: dict[Host, Device | None] = {Elsewhere(job, device): device for device in devices} or {
+            Here(job): None
+        }
         self._lent = Path(job.runs) / job.sweep_id / "ray" / "lent"
         self._pending: OrderedDict[TrackedActor, dict[str, Any]] = OrderedDict()
         self._seated: dict[TrackedActor, _Seat] = {}
@@ -142,30 +142,28 @@ class RowManager:
             return False
         del self._live_actors_to_ray_actors_resources[tracked_actor]
         self._waiting.pop(tracked_actor, None)
-        self._end(self._seated.pop(tracked_actor))
+        seat = self._seated.pop(tracked_actor)
+        seat.host.ask("stop", seat.trial_id)
         self._events.append((None, partial(_call, tracked_actor._on_stop, tracked_actor)))
         return True
 
-    def _seat(self, actor: TrackedActor, kwargs: dict[str, Any]) -> None:
-        info = kwargs["config"][TRIAL_INFO]
-        trial = TrialRun(self.job, trial_number(info.trial_id), kwargs["config"])
-        row = make_row(
-            trial.run,
-            trial.begin,
-            shelf=self._shelf,
-            reporter=trial.reporter,
-            argv=trial.argv,
-            save_every_s=SAVE_EVERY_S,
-        )
-        self._seated[actor] = _Seat(trial, info.trial_id, row, time.monotonic())
+    def _free_host(self) -> Host | None:
+        """Returns the array with the fewest rows, where it has a seat left."""
+        rows = dict.fromkeys(self._hosts, 0)
+        for seat in self._seated.values():
+            if seat.host in rows:
+                rows[seat.host] += 1
+        fewest = min(rows, key=rows.__getitem__)
+        return fewest if rows[fewest] < self.seats else None
+
+    def _seat(self, actor: TrackedActor, kwargs: dict[str, Any], host: Host) -> None:
+        trial_id = kwargs["config"][TRIAL_INFO].trial_id
+        trial = TrialRun(self.job, trial_number(trial_id), kwargs["config"])
+        host.ask("seat", trial_id, trial.number, trial.sample)
+        self._seated[actor] = _Seat(trial, trial_id, host, time.monotonic())
         handle = SimpleNamespace(get_auto_filled_metrics=SimpleNamespace(remote=lambda **_: {}))
         self._live_actors_to_ray_actors_resources[actor] = handle, None
         _call(actor._on_start, actor)
-
-    def _end(self, seat: _Seat) -> None:
-        seat.row.stop()
-        if isinstance(seat.row.error, HeadwayError):
-            seat.trial.record(seat.row.error)
 
     # ---- what Tune asks of a trial -------------------------------------------------------------------
 
@@ -188,6 +186,9 @@ class RowManager:
         """
         if method_name == "train":
             self._waiting[tracked_actor] = on_result, on_error
+            host = self._seated[tracked_actor].host
+            if host not in self._hosts:
+                self._fail(host, RayActorError(error_msg="its array's process died"))
             return None
         if method_name == "stop":
             return None
@@ -206,12 +207,12 @@ class RowManager:
     def _lend(self, seat: _Seat) -> _TrainingResult:
         """Copies a trial's checkpoints for another trial, or for itself later."""
         folder = self._lent / f"{seat.trial.run.id}-{seat.reports:04d}"
-        seat.trial.lend(folder)
+        seat.host.ask_and_wait("lend", seat.trial_id, str(folder))
         return _TrainingResult(checkpoint=Checkpoint.from_directory(str(folder)), metrics=dict(seat.result))
 
     def _adopt(self, seat: _Seat, lent: _TrainingResult) -> None:
         """Has a trial that has not begun go on from a copy."""
-        seat.trial.adopt(Path(lent.checkpoint.path))
+        seat.host.ask_and_wait("adopt", seat.trial_id, lent.checkpoint.path)
         seat.reports = int(lent.metrics.get("training_iteration", 0))
 
     def clear_actor_task_futures(self, tracked_actor: TrackedActor) -> None:
@@ -220,11 +221,11 @@ class RowManager:
         self._events = deque(event for event in self._events if event[0] is not tracked_actor)
 
     def next(self, timeout: float | None = None) -> bool:
-        """Lets one thing happen: trials are seated, Tune hears a report, or the array trains up to the next ones."""
+        """Lets one thing happen: trials are seated, Tune hears a report, or arrays train up to the next ones."""
         seated = False
-        while self._pending and len(self._seated) < self.seats:
+        while self._pending and (host := self._free_host()) is not None:
             actor, kwargs = self._pending.popitem(last=False)
-            self._seat(actor, kwargs)
+            self._seat(actor, kwargs, host)
             seated = True
         if seated:
             # Tune may have more for the seats that are left.
@@ -232,33 +233,52 @@ class RowManager:
         if self._events:
             self._events.popleft()[1]()
             return True
-        if not self._waiting:
+        for host in self._hosts:
+            waiting = [self._seated[actor].trial_id for actor in self._waiting if self._seated[actor].host is host]
+            if waiting and not host.is_advancing:
+                host.begin(waiting)
+        host = self._first_ready(timeout)
+        if host is None:
             return False
-        self.array.advance([self._seated[actor].row for actor in self._waiting])
+        try:
+            reports = host.take()
+        except RayActorError as error:
+            self._replace(host, error)
+            return True
         for actor in list(self._waiting):
             seat = self._seated[actor]
-            if seat.row.ended or seat.row.report is not None:
-                on_result, on_error = self._waiting.pop(actor)
-                self._report(actor, seat, on_result, on_error)
+            # One that Tune has taken back meanwhile has nobody to tell.
+            if seat.host is host and seat.trial_id in reports:
+                self._report(actor, seat, reports[seat.trial_id])
         return True
 
-    def _report(
-        self,
-        actor: TrackedActor,
-        seat: _Seat,
-        on_result: Callable[..., Any] | None,
-        on_error: Callable[..., Any] | None,
-    ) -> None:
-        """Puts a row's report, or its end, on its way to Tune."""
-        error = seat.row.error
-        metrics: dict[str, Any] | None = seat.row.take_report()
-        if metrics is None:
-            if isinstance(error, HeadwayError):
-                seat.trial.record(error)
-            elif error is not None:
+    def _first_ready(self, timeout: float | None) -> Host | None:
+        """Returns an array whose reports are there; None where there is none in time."""
+        advancing = [host for host in self._hosts if host.is_advancing]
+        for host in advancing:
+            if isinstance(host, Here):
+                return host
+        references = {host.reports: host for host in advancing if isinstance(host, Elsewhere)}
+        ready = ray.wait(list(references), num_returns=1, timeout=timeout)[0] if references else []
+        return references[ready[0]] if ready else None
+
+    def _replace(self, host: Host, error: Exception) -> None:
+        """Starts an array in place of one whose process died, and tells Tune of its trials."""
+        device = self._hosts.pop(host)
+        assert device is not None, "only a process can die"
+        self._hosts[Elsewhere(self.job, device)] = device
+        self._fail(host, error)
+
+    def _fail(self, host: Host, error: Exception) -> None:
+        """Tells Tune of each trial that waits for an array which is no more."""
+        for actor, seat in self._seated.items():
+            if seat.host is host and actor in self._waiting:
+                _, on_error = self._waiting.pop(actor)
                 self._events.append((actor, partial(_call, on_error, actor, error)))
-                return
-            metrics = seat.trial.last_report()
+
+    def _report(self, actor: TrackedActor, seat: _Seat, metrics: dict[str, Any]) -> None:
+        """Puts a report on its way to Tune."""
+        on_result, _ = self._waiting.pop(actor)
         seat.reports += 1
         elapsed = time.monotonic() - seat.started
         now = datetime.now()
@@ -317,8 +337,8 @@ class RowManager:
 
     def cleanup(self) -> None:
         """Ends whatever still trains."""
-        for seat in self._seated.values():
-            self._end(seat)
+        for host in self._hosts:
+            host.close()
         self._seated.clear()
         self._pending.clear()
         self._events.clear()

@@ -74,13 +74,14 @@ def run_trials(
     plan = ledger.plan
     on_main_thread = threading.current_thread() is threading.main_thread()
     with quiet_environment(), _own_generators(plan.seed):
-        choice = _choose(plan, address)
-        say(f"trials are {choice.reason}")
-        with ray_session(_cpus_here(plan, choice), address=address) as owns_ray:
+        chosen = None if address else choose(plan, processes=concurrency(plan), num_gpus=_num_gpus(plan))
+        with ray_session(_cpus_here(plan, chosen), address=address) as owns_ray:
+            choice = chosen or _choose_there(plan)
+            say(f"trials are {choice.reason}")
             room = _room(plan, choice, owns_ray=owns_ray)
             job = _job(ledger, on_gpu=room.gpus > 0)
             # After Ray's start, which installs a handler of its own.
-            with stop_on_signals(flag) if on_main_thread else nullcontext(flag), _rows(job, choice):
+            with stop_on_signals(flag) if on_main_thread else nullcontext(flag), _rows(job, choice, room):
                 os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.pending)
                 try:
                     build_tuner(ledger, job, flag, on_change, room=room, seats=choice.seats).fit()
@@ -91,18 +92,24 @@ def run_trials(
     return flag.signal_number
 
 
-def _choose(plan: Plan, address: str | None) -> Choice:
-    if address is not None:
-        if plan.search.fuse not in ("auto", "off"):
-            raise UserError(f"sweep.fuse: {plan.search.fuse}, but an array trains in this process; leave --address out")
-        return Choice(None, "a process each: they run on a cluster")
-    return choose(plan, processes=concurrency(plan))
+def _choose_there(plan: Plan) -> Choice:
+    """Returns how trials train on the cluster that this process has joined."""
+    import ray
+
+    has = ray.cluster_resources()
+    num_gpus = int(has.get("GPU", 0)) if plan.accelerator != "cpu" else 0
+    nodes = sum(node["Alive"] for node in ray.nodes())
+    return choose(plan, processes=0, num_gpus=num_gpus or nodes, here=False)
 
 
-def _rows(job: TrialJob, choice: Choice) -> AbstractContextManager[object]:
+def _rows(job: TrialJob, choice: Choice, room: _Room) -> AbstractContextManager[None]:
+    if choice.seats is None:
+        return nullcontext()
+    from headway.sweep._arrays import Device
     from headway.sweep._rows import trials_as_rows
 
-    return trials_as_rows(job, seats=choice.seats) if choice.seats else nullcontext()
+    devices = [Device(room.cpus_per_array, room.gpus)] * choice.arrays
+    return trials_as_rows(job, seats=choice.seats, devices=devices)
 
 
 def _job(ledger: Ledger, *, on_gpu: bool) -> TrialJob:
@@ -149,7 +156,8 @@ class _Room:
     pending: int
     """Trials that Tune may ask for before there is room for them."""
     gpus: float
-    """Of each rank."""
+    """Of each rank, or of each array."""
+    cpus_per_array: int = 1
 
 
 def concurrency(plan: Plan) -> int:
@@ -158,9 +166,11 @@ def concurrency(plan: Plan) -> int:
     return min(plan.num_trials, plan.search.max_concurrent or max(1, int(places / plan.ranks)))
 
 
-def _cpus_here(plan: Plan, choice: Choice) -> int:
+def _cpus_here(plan: Plan, choice: Choice | None) -> int:
     """Returns how many CPUs Ray is to believe in on this machine: one for each rank of the trials at a time."""
-    return 1 if choice.seats else concurrency(plan) * plan.ranks
+    if choice is not None and choice.seats:
+        return max(choice.arrays, len(os.sched_getaffinity(0)))
+    return concurrency(plan) * plan.ranks
 
 
 def _num_gpus(plan: Plan) -> int:
@@ -179,12 +189,18 @@ def _room(plan: Plan, choice: Choice, *, owns_ray: bool) -> _Room:
     """
     import ray
 
-    search = plan.search
+    search, has = plan.search, ray.cluster_resources()
     if choice.seats:
         # What learns from trials proposes as late as it can.
         learns = search.searcher in ("tpe", "cmaes")
-        return _Room(choice.seats if learns else None, 1 if learns else choice.seats, 0.0)
-    has = ray.cluster_resources()
+        at_a_time = choice.seats * max(1, choice.arrays)
+        gpus, cpus = has.get("GPU", 0.0) if plan.accelerator != "cpu" else 0.0, has.get("CPU", 1.0)
+        return _Room(
+            at_a_time if learns else None,
+            1 if learns else at_a_time,
+            min(1.0, gpus / max(1, choice.arrays)),
+            max(1, int(cpus) // max(1, choice.arrays)),
+        )
     wants_gpu = plan.accelerator != "cpu" and has.get("GPU", 0.0) >= 1
     gpus = 0.0
     if wants_gpu:
