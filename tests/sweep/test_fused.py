@@ -153,3 +153,15 @@ def test_auto_takes_what_is_faster(
 def test_auto_measures(capsys: pytest.CaptureFixture[str]) -> None:
     choice = fusing.choose(check_sweep(TREE), processes=2)
     assert " ms together, of one " in choice.reason
+
+
+def test_arrays_in_processes_of_their_own_find_the_same(ray: None, tmp_path: Path) -> None:
+    here, apart = (
+        sweep(TREE, {"sweep.fuse": "on", **more}, runs=tmp_path / name, name="six", progress=False)
+        for name, more in (("here", {}), ("apart", {"sweep.arrays": 2}))
+    )
+    assert by_number(here) == by_number(apart)
+    assert [trial.value for trial in here.trials] == pytest.approx([trial.value for trial in apart.trials], rel=1e-9)
+    processes = {RunFolder(Path(trial.run_dir)).status()["pid"] for trial in apart.trials}
+    assert len(processes) == 2
+    assert os.getpid() not in processes

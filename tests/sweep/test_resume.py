@@ -225,3 +225,21 @@ def test_sigterm_to_the_whole_group_stops_it_soon_with_true_statuses(tmp_path: P
     assert status["state"] == "stopped"
     assert "headway sweep --resume s goes on" in status["reason"]
     assert RunFolder(tmp_path / "runs" / "s-0000").status()["state"] == "stopped"
+
+
+@pytest.mark.slow
+def test_an_array_whose_process_is_killed_is_started_anew_and_its_trials_go_on(tmp_path: Path) -> None:
+    changes = ["sweep.fuse=on", "sweep.arrays=2", "sweep.max_concurrent=4", "sweep.trials=4", "trainer.max_epochs=60"]
+    process = start(tmp_path, *changes)
+    try:
+        wait_for(process, tmp_path, 40)
+        children = psutil.Process(process.pid).children(recursive=True)
+        victim, _ = [child for child in children if "_ArrayActor" in " ".join(child.cmdline())]
+        victim.kill()
+        process.wait(timeout=200)
+    finally:
+        end(process)
+    assert process.returncode == 0
+    runs = [RunFolder(tmp_path / "runs" / f"s-{number:04d}") for number in range(4)]
+    assert {run.status()["state"] for run in runs} == {"done"}
+    assert sorted(len(run.read_json("manifest.json").get("resumed", [])) for run in runs) == [0, 0, 1, 1]
