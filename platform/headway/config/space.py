@@ -198,6 +198,9 @@ class SweepSection(Section):
     absent."""
     retries: Annotated[int, Field(ge=0)] = 2
     """How often a trial whose process died is gone on with, from its newest checkpoint."""
+    proxy: dict[str, Any] | None = None
+    """Changes that make a narrow copy of the net, which is searched in its place, such as `model.width: 128`; the best
+    is then trained at full width. For init.kind mup."""
     space: dict[str, Distribution] = Field(min_length=1)
     """Dotted paths of the recipe and what to draw for each: `optim.lr: {loguniform: [1e-4, 1e-1]}`."""
 

@@ -118,7 +118,7 @@ def _job(ledger: Ledger, *, on_gpu: bool) -> TrialJob:
     plan = ledger.plan
     return TrialJob(
         tree=plan.tree,
-        fixed=plan.fixed,
+        fixed={**plan.fixed, **plan.proxy},
         search=plan.search,
         runs=str(ledger.folder.path.parent),
         sweep_id=ledger.folder.id,

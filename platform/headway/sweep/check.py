@@ -44,6 +44,8 @@ class Plan:
     """Steps that every trial gets before a scheduler may stop it."""
     fixed: dict[str, Any]
     """Changes that every trial shares; a sample goes before them."""
+    proxy: dict[str, Any]
+    """Changes that make each trial a narrow copy of what is searched for."""
     command: tuple[str, ...]
     """How the user's own command line would train this recipe; empty where the recipe is no file."""
     not_fusable: str | None
@@ -83,9 +85,15 @@ def check_sweep(
         )
     search = loaded.sweep
     tree = override(_as_written(recipe), changes)
-    variants = [loaded, *check_space(tree, search, trust=trust)]
+    proxy = dict(search.proxy or {})
+    narrow = _narrow(tree, search, trust=trust) if proxy else loaded
+    variants = [narrow, *check_space(override(tree, proxy), search, trust=trust)]
     device, data = _prepare(loaded)
     check_metric(search.metric, metric_names(loaded, data))
+    if proxy:
+        from headway.sweep.proxy import check_proxy
+
+        check_proxy(narrow, loaded, data)
     mutated = _mutated(search)
     ranks = _ranks(variants, device)
     not_fusable = "sweep.fuse is off" if search.fuse == "off" else why_not_fused(variants, data)
@@ -108,10 +116,27 @@ def check_sweep(
         ranks=ranks,
         # One core a trial: more threads than cores slow each other down.
         fixed={"trainer.threads": 1},
+        proxy=proxy,
         command=_command(recipe, changes, trust),
         not_fusable=not_fusable,
         probe=None if not_fusable else (variants[-1], data),
     )
+
+
+def _narrow(tree: Tree, search: SweepSection, *, trust: Collection[str]) -> Recipe:
+    """Returns the recipe with its proxy's changes.
+
+    Raises:
+        UserError: the proxy changes something else than the size of the net.
+    """
+    from headway.sweep.proxy import refuse_unless_model
+
+    assert search.proxy is not None
+    refuse_unless_model(search.proxy, search.space)
+    try:
+        return load_recipe(override(tree, search.proxy), trust=trust)
+    except UserError as error:
+        raise UserError(f"sweep.proxy: {error}") from None
 
 
 def _as_written(recipe: str | Path | Recipe | Tree) -> Tree:

@@ -54,6 +54,8 @@ class SweepResult:
     command: str | None
     """Trains the best trial again, to its end: exactly, or within rounding where it was a row of an array."""
     wall_s: float
+    refit: dict[str, Any] | None = None
+    """What the best of a narrow copy came to at full width."""
 
     def as_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints."""
@@ -94,6 +96,9 @@ class SweepResult:
         for trial in [trial for trial in self.trials if trial.status == "failed"][:3]:
             console.print(f"{trial.run_id} failed: {trial.reason}", highlight=False, soft_wrap=True, markup=False)
         self.importance().print_table(console, metric=self.metric)
+        if self.refit is not None:
+            metrics = "  ".join(f"{name} {shown(value)}" for name, value in self.refit["metrics"].items())
+            console.print(f"\nat full width {self.refit['run_id']}: {metrics}", highlight=False, soft_wrap=True)
         if self.command is not None:
             console.print(f"\n{self.command}", highlight=False, soft_wrap=True, markup=False)
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
+from headway.run import RunFolder
 from headway.sweep.result import SweepResult, command_again
 from headway.terminal import tell
 
 if TYPE_CHECKING:
     from headway.config.reading import Tree
+    from headway.fit import FitResult
     from headway.recipe import Recipe
     from headway.sweep.ledger import Ledger
 
@@ -78,6 +81,7 @@ def sweep(
             raise
         ledger.close("done")
         _draw(ledger)
+        refit = _refit(ledger, progress=progress) if plan.proxy else None
     best = ledger.best
     return SweepResult(
         sweep_id=ledger.folder.id,
@@ -88,6 +92,7 @@ def sweep(
         best=best,
         command=None if best is None else command_again(plan.search, plan.command, best, plan.fixed),
         wall_s=round(time.monotonic() - started, 3),
+        refit=None if refit is None else refit.as_dict(),
     )
 
 
@@ -116,6 +121,22 @@ def _search(ledger: Ledger, *, progress: bool, address: str | None) -> None:
             f"headway sweep --resume {ledger.folder.id} goes on"
         )
         raise Stopped(message, signal_number=signal_number)
+
+
+def _refit(ledger: Ledger, *, progress: bool) -> FitResult | None:
+    """Trains the best settings of a narrow copy at full width, or goes on with that; None where there is no best."""
+    from headway.fit import fit
+
+    plan, best, runs = ledger.plan, ledger.best, ledger.folder.path.parent
+    if best is None:
+        return None
+    # As in the search, signals are heard where they can be.
+    mine = threading.current_thread() is threading.main_thread()
+    run = RunFolder(runs / f"{ledger.folder.id}-full")
+    if run.recipe.is_file():
+        return fit(resume=str(run.path), runs=runs, trust=plan.trust, own_process=mine, progress=progress)
+    changes = {"track.group": ledger.folder.id, **best.config}
+    return fit(plan.tree, changes, runs=runs, name=run.id, trust=plan.trust, own_process=mine, progress=progress)
 
 
 def _draw(ledger: Ledger) -> None:
