@@ -189,3 +189,44 @@ def test_a_trial_that_adopts_has_the_lenders_weights_and_its_own_settings(ray: N
     values = [RunFolder(Path(trial.run_dir)).status()["best"]["value"] for trial in found.trials]
     assert taken.position["best"]["value"] == min(values)
     assert store.load(taker.run.checkpoints / f"{taken.position['best']['step']:08d}")
+
+
+# hpbandster was last released in 2018, and GPy's arithmetic warns.
+@pytest.mark.filterwarnings("ignore")
+def test_bohb_learns_from_the_rungs_and_remembers_them(ray: None, tmp_path: Path) -> None:
+    pytest.importorskip("hpbandster", reason="hpbandster is not installed: pip install 'headway[bohb]'")
+    pytest.importorskip("ConfigSpace", reason="ConfigSpace is not installed: pip install 'headway[bohb]'")
+    settings = {"searcher": "bohb", "scheduler": {"kind": "hyperband", "reduction": 2}, "trainer.max_epochs": 9}
+    found = search(tmp_path, "b", trials=12, **settings)
+    assert {trial.status for trial in found.trials} == {"done", "stopped"}
+    learned = [row for row in read_metrics(tmp_path / "b" / "journal.jsonl") if row["kind"] == "learn"]
+    assert len({row["budget"] for row in learned}) > 1
+    more = sweep(resume="b", overrides=["sweep.trials=14"], runs=tmp_path, progress=False)
+    assert more.trials[:12] == found.trials
+    assert len(more.trials) == 14
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_pb2_proposes_settings_by_its_model(ray: None, tmp_path: Path) -> None:
+    pytest.importorskip("GPy", reason="GPy is not installed: pip install 'headway[pb2]'")
+    space = {"optim.lr": {"loguniform": [1e-4, 1e-1]}, "optim.weight_decay": {"uniform": [0.0, 0.1]}}
+    settings = {"scheduler": {"kind": "pb2", "quantile": 0.5}, "space": space, "trainer.max_epochs": 6}
+    found = search(tmp_path, "p", trials=4, max_concurrent=4, **settings)
+    assert {trial.status for trial in found.trials} == {"done"}
+    changed = [row for t in found.trials for row in read_metrics(Path(t.run_dir) / "lineage.jsonl")]
+    assert changed
+    assert all(1e-4 <= row["config"]["optim.lr"] <= 1e-1 for row in changed)
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("setting", "line"),
+    [
+        ({"searcher": "bohb"}, "searcher is bohb, which learns from hyperband's rungs; set scheduler to hyperband"),
+        ({"searcher": "tpe", "scheduler": "pbt"}, "scheduler is pbt, which proposes settings itself; use random"),
+        ({"searcher": "cmaes", "space": {"init.kind": {"choice": ["xavier"]}}}, "has no range that is always drawn"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(setting: dict[str, Any], line: str) -> None:
+    with pytest.raises(ValueError, match=line):
+        SweepSection.model_validate({**TREE["sweep"], **setting})  # type: ignore[dict-item]

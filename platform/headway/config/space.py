@@ -132,7 +132,8 @@ class Distribution(Section):
         return round(value) if self.way in ("randint", "lograndint") else value
 
 
-SchedulerKind = Literal["fifo", "asha", "hyperband", "median", "pbt"]
+SchedulerKind = Literal["fifo", "asha", "hyperband", "median", "pbt", "pb2"]
+POPULATIONS = ("pbt", "pb2")
 
 
 class Scheduler(Section):
@@ -142,25 +143,26 @@ class Scheduler(Section):
     """fifo lets every trial finish; asha stops those that trail at a rung (Li et al. 2020); hyperband halves brackets
     of several sizes (Li et al. 2018); median stops those whose best is worse than the median of the others' means so
     far (Golovin et al. 2017); pbt gives those that trail the weights of the leaders, with settings changed a little
-    (Jaderberg et al. 2017)."""
+    (Jaderberg et al. 2017); pb2 does so with settings that a model of the changes so far proposes (Parker-Holder et al.
+    2020), and needs the package GPy."""
     grace_steps: PositiveInt | None = None
     """asha, median: steps that every trial gets; the recipe's validation interval when absent."""
     reduction: Annotated[int, Field(ge=2)] = 3
     """asha, hyperband: one in this many goes on past each rung."""
     interval_steps: PositiveInt | None = None
-    """pbt: steps between two exchanges; the recipe's validation interval when absent."""
+    """pbt, pb2: steps between two exchanges; the recipe's validation interval when absent."""
     quantile: Annotated[float, Field(gt=0, le=0.5)] = 0.25
-    """pbt: share of trials that give, and share that take."""
+    """pbt, pb2: share of trials that give, and share that take."""
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
     """pbt: how likely a changed setting is drawn anew rather than multiplied by 0.8 or 1.2."""
     mutate: list[str] | None = None
-    """pbt: paths of the space that change on the way; those that may when absent."""
+    """pbt, pb2: paths of the space that change on the way; those that may when absent."""
 
     @model_validator(mode="after")
     def _only_its_own(self) -> Scheduler:
         of_kind = {
-            "grace_steps": ("asha", "median"), "reduction": ("asha", "hyperband"), "interval_steps": ("pbt",),
-            "quantile": ("pbt",), "resample": ("pbt",), "mutate": ("pbt",),
+            "grace_steps": ("asha", "median"), "reduction": ("asha", "hyperband"), "interval_steps": POPULATIONS,
+            "quantile": POPULATIONS, "resample": ("pbt",), "mutate": POPULATIONS,
         }  # fmt: skip
         for name, kinds in of_kind.items():
             # A resolved recipe has every default written out.
@@ -178,10 +180,11 @@ class SweepSection(Section):
     """Whether less or more of the metric is better."""
     trials: PositiveInt
     """How many trials to run; a grid has its own number."""
-    searcher: Literal["random", "grid", "sobol", "tpe", "cmaes"] = "random"
+    searcher: Literal["random", "grid", "sobol", "tpe", "cmaes", "bohb"] = "random"
     """How values are proposed: at random; all of a grid; by a scrambled Sobol sequence, which fills the space more
     evenly (Owen 1998); by Optuna's tree-structured Parzen estimator (Bergstra et al. 2011) or its CMA-ES (Hansen 2016),
-    which learn from the trials so far."""
+    which learn from the trials so far; by BOHB (Falkner et al. 2018), which learns from all rungs of hyperband, and
+    needs the packages hpbandster and ConfigSpace."""
     seed: int | None = None
     """Seed of the proposals; trainer.seed when absent."""
     scheduler: Scheduler = Scheduler()
@@ -224,10 +227,14 @@ class SweepSection(Section):
             raise ValueError(f"searcher is grid, but {endless[0]} is no choice; list its values or use random")
         if self.searcher == "cmaes" and not [path for path in endless if self.space[path].when is None]:
             raise ValueError("searcher is cmaes, but the space has no range that is always drawn; use tpe")
-        if self.scheduler.kind == "pbt" and self.searcher in ("tpe", "cmaes"):
+        population = self.scheduler.kind in POPULATIONS
+        if population and self.searcher in ("tpe", "cmaes", "bohb"):
             raise ValueError(
-                f"scheduler is pbt, which proposes settings itself; use random or sobol, not {self.searcher}"
+                f"scheduler is {self.scheduler.kind}, which proposes settings itself; "
+                f"use random or sobol, not {self.searcher}"
             )
+        if self.searcher == "bohb" and self.scheduler.kind != "hyperband":
+            raise ValueError("searcher is bohb, which learns from hyperband's rungs; set scheduler to hyperband")
         return self
 
     @model_validator(mode="after")

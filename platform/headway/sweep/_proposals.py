@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from ray.tune.search import SearchAlgorithm
 
 from headway.config.space import Distribution, SweepSection
+from headway.sweep._trial import trial_number
 from headway.sweep.journal import Event
 
 if TYPE_CHECKING:
@@ -94,8 +95,12 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Tells the searcher of a validation."""
         # A trial that fails before its first validation has nothing to tell.
-        if result.get(self.metric) is not None:
-            self.inner.on_trial_result(self._own_ids[trial_id], result)
+        if result.get(self.metric) is None:
+            return
+        self.inner.on_trial_result(self._own_ids[trial_id], result)
+        budget = result.get("hyperband_info", {}).get("budget")
+        if budget is not None:
+            self.ledger.learn(trial_number(trial_id), result[self.metric], budget)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the searcher of the end of a trial."""
@@ -107,6 +112,19 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
     def is_finished(self) -> bool:
         """Returns whether every trial has been proposed."""
         return self._finished or (not self._again and self._proposed >= self.total_samples)
+
+    @property
+    def searcher(self) -> Proposals:
+        """Returns what BOHB's scheduler tells of pauses: this, which knows the searcher's names of trials."""
+        return self
+
+    def on_pause(self, trial_id: str) -> None:
+        """Tells BOHB that a trial waits for its rung."""
+        self.inner.searcher.on_pause(self._own_ids[trial_id])
+
+    def on_unpause(self, trial_id: str) -> None:
+        """Tells BOHB that a trial goes on."""
+        self.inner.searcher.on_unpause(self._own_ids[trial_id])
 
     # ---- how trials come about ------------------------------------------------------------------------
 
@@ -122,7 +140,7 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
         self._own_ids[trial.trial_id] = own
         space = self._search.space
         # Ray's quantized values have the dust of binary fractions on them.
-        drawn = {path: space[path].clamped(value) for path, value in trial.config.items() if path in space}
+        drawn = {path: space[path].clamped(_plain(value)) for path, value in trial.config.items() if path in space}
         sample = self._search.active(drawn)
         trial.set_config(sample)
         trial.evaluated_params = dict(sample)
@@ -150,8 +168,11 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
                     self.metric: event.value, "step": event.step, "training_iteration": event.iteration,
                     "trial_id": trial.trial_id, "config": trial.config, "time_total_s": 0.0,
                 }  # fmt: skip
-                if event.value is not None and not event.last:
-                    self.on_trial_result(trial.trial_id, results[event.number])
+                if event.value is not None and not event.last and self._search.searcher != "bohb":
+                    self.inner.on_trial_result(self._own_ids[trial.trial_id], results[event.number])
+            elif event.kind == "learn":
+                rung = {self.metric: event.value, "hyperband_info": {"budget": event.budget}}
+                self.inner.on_trial_result(self._own_ids[trial.trial_id], rung)
             elif event.kind == "end":
                 self.on_trial_complete(trial.trial_id, results.get(event.number), error=event.status == "failed")
             self.past.append(Past(event, trial, results.get(event.number, {})))
@@ -165,6 +186,12 @@ def build_searcher(search: SweepSection, *, seed: int) -> tuple[Any, dict[str, A
     seed = seed % 2**32
     if search.searcher in ("tpe", "cmaes"):
         return _optuna(search, seed), {}
+    domains = {path: to_domain(drawn) for path, drawn in search.space.items()}
+    if search.searcher == "bohb":
+        from ray.tune.search import SearchGenerator
+        from ray.tune.search.bohb import TuneBOHB
+
+        return SearchGenerator(TuneBOHB(seed=seed)), domains
     from ray.tune.search.basic_variant import BasicVariantGenerator
 
     points = _sobol(search, seed) if search.searcher == "sobol" else []
@@ -172,8 +199,12 @@ def build_searcher(search: SweepSection, *, seed: int) -> tuple[Any, dict[str, A
         # What a condition excludes is left out of the sample again.
         filled = {path: drawn.extremes()[0] for path, drawn in search.space.items()}
         points = [{**filled, **sample} for sample in search.grid()]
-    domains = {path: to_domain(drawn) for path, drawn in search.space.items()}
     return BasicVariantGenerator(points_to_evaluate=points, random_state=seed), domains
+
+
+def _plain(value: Any) -> Any:
+    """Returns Python's number or string for one of numpy's."""
+    return value.item() if hasattr(value, "item") else value
 
 
 def _sobol(search: SweepSection, seed: int) -> list[dict[str, Any]]:

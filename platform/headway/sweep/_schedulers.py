@@ -6,6 +6,7 @@ from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
 
+from headway.config.space import POPULATIONS
 from headway.sweep._proposals import Proposals, to_domain
 from headway.sweep.check import Plan
 
@@ -32,10 +33,11 @@ def build_scheduler(plan: Plan, proposals: Proposals) -> Any:
         )
         return Remembering(rule, proposals)
     if settings.kind == "hyperband":
-        return schedulers.HyperBandScheduler(
+        brackets = schedulers.HyperBandForBOHB if plan.search.searcher == "bohb" else schedulers.HyperBandScheduler
+        return brackets(
             time_attr="step", max_t=plan.total_steps, reduction_factor=settings.reduction, stop_last_trials=False
         )
-    if settings.kind == "pbt":
+    if settings.kind in POPULATIONS:
         return _population(plan)
     return schedulers.FIFOScheduler()
 
@@ -52,6 +54,18 @@ def _population(plan: Plan) -> Any:
     def keep_in_range(config: dict[str, Any]) -> dict[str, Any]:
         return {**config, **{path: space[path].clamped(config[path]) for path in plan.mutated if path in config}}
 
+    if settings.kind == "pb2":
+        from ray.tune.schedulers.pb2 import PB2
+
+        # Source: Parker-Holder et al. 2020, algorithm 1.
+        return PB2(
+            time_attr="step",
+            perturbation_interval=plan.interval_steps,
+            hyperparam_bounds={path: list(space[path].bounds) for path in plan.mutated},
+            quantile_fraction=settings.quantile,
+            custom_explore_fn=keep_in_range,
+            log_config=False,
+        )
     return PopulationBasedTraining(
         time_attr="step",
         perturbation_interval=plan.interval_steps,

@@ -192,7 +192,7 @@ def _room(plan: Plan, choice: Choice, *, owns_ray: bool) -> _Room:
     search, has = plan.search, ray.cluster_resources()
     if choice.seats:
         # What learns from trials proposes as late as it can.
-        learns = search.searcher in ("tpe", "cmaes")
+        learns = search.searcher in ("tpe", "cmaes", "bohb")
         at_a_time = choice.seats * max(1, choice.arrays)
         gpus, cpus = has.get("GPU", 0.0) if plan.accelerator != "cpu" else 0.0, has.get("CPU", 1.0)
         return _Room(
@@ -219,7 +219,7 @@ def _room(plan: Plan, choice: Choice, *, owns_ray: bool) -> _Room:
     if search.gpus_per_trial and not wants_gpu:
         raise UserError(f"sweep.gpus_per_trial: {search.gpus_per_trial:g}, but Ray has no GPU here; leave it out")
     limit = search.max_concurrent if not owns_ray or search.max_concurrent else None
-    return _Room(limit, 1 if search.searcher in ("tpe", "cmaes") else 16, gpus)
+    return _Room(limit, 1 if search.searcher in ("tpe", "cmaes", "bohb") else 16, gpus)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ typo in a path has the message it would have on the command line, with the space
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from headway.config.contracts import Data, Device, Place
 from headway.config.errors import UserError, suggestion
 from headway.config.overrides import override, parse_assignments
 from headway.config.reading import Tree
-from headway.config.space import SweepSection
+from headway.config.space import POPULATIONS, SweepSection
 from headway.recipe import Recipe, load_recipe, read_recipe
 from headway.sweep.fusing import why_not_fused
 
@@ -94,6 +95,7 @@ def check_sweep(
         from headway.sweep.proxy import check_proxy
 
         check_proxy(narrow, loaded, data)
+    _refuse_missing_packages(search)
     mutated = _mutated(search)
     ranks = _ranks(variants, device)
     not_fusable = "sweep.fuse is off" if search.fuse == "off" else why_not_fused(variants, data)
@@ -206,6 +208,16 @@ def _ranks(variants: list[Recipe], device: Device) -> int:
     return found.pop()
 
 
+_PACKAGES = {"bohb": ("hpbandster", "ConfigSpace"), "pb2": ("GPy",)}
+
+
+def _refuse_missing_packages(search: SweepSection) -> None:
+    for setting, kind in (("searcher", search.searcher), ("scheduler", search.scheduler.kind)):
+        for package in _PACKAGES.get(kind, ()):
+            if importlib.util.find_spec(package) is None:
+                raise UserError(f"sweep.{setting}: {kind} needs {package}; pip install 'headway[{kind}]'")
+
+
 _MAY_CHANGE_ON_THE_WAY = ("optim.lr", "optim.weight_decay", "optim.momentum", "trainer.clip_norm", "trainer.clip_value")
 
 
@@ -225,9 +237,13 @@ def _mutated(search: SweepSection) -> tuple[str, ...]:
     Raises:
         UserError: there are none, or one that would make other weights of a trial.
     """
-    if search.scheduler.kind != "pbt":
+    kind = search.scheduler.kind
+    if kind not in POPULATIONS:
         return ()
     may = [path for path in search.space if _may_change(path) and search.space[path].way != "value"]
+    if kind == "pb2":
+        # Its model is of numbers.
+        may = [path for path in may if search.space[path].values is None]
     asked = search.scheduler.mutate
     for path in asked or ():
         if path not in may:
@@ -235,7 +251,7 @@ def _mutated(search: SweepSection) -> tuple[str, ...]:
             raise UserError(f"sweep.scheduler.mutate: {path} {known}; choose among {', '.join(may) or 'none'}")
     if not may:
         raise UserError(
-            "sweep.scheduler: pbt has nothing to change on the way; "
+            f"sweep.scheduler: {kind} has nothing to change on the way; "
             "add optim.lr, optim.weight_decay or a dropout to the space"
         )
     return tuple(asked or may)

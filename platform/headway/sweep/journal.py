@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from headway.run import MetricsFile, replace_file
 
-Kind = Literal["propose", "start", "report", "end"]
+Kind = Literal["propose", "start", "report", "learn", "end"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,13 @@ class Event:
     """propose, start: the sample by dotted path; another at each start under pbt."""
     step: int | None = None
     value: float | None = None
-    """report: the sweep's metric."""
+    """report, learn: the sweep's metric."""
     iteration: int | None = None
     """report: how many the trial has made."""
     last: bool = False
     """report: whether the trial was stopped at it, so that the searcher was not told."""
+    budget: float | None = None
+    """learn: steps behind a value that BOHB was told."""
     status: str | None = None
     reason: str | None = None
 

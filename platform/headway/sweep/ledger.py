@@ -159,6 +159,10 @@ class Ledger:
             self._trials[number] = replace(trial, value=value, step=step)
             self._write("running", throttled=True)
 
+    def learn(self, number: int, value: float, budget: float) -> None:
+        """Notes that BOHB was told of a rung."""
+        self._note(Event("learn", number, value=value, budget=budget))
+
     def end(self, number: int, error: str | None = None) -> None:
         """Notes that a trial is over, as its run says, or as its scheduler or its process's end did.
 

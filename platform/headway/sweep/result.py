@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headway.config.errors import UserError
 from headway.config.reading import read_text
+from headway.config.space import POPULATIONS
 
 if TYPE_CHECKING:
     from headway.config.space import SweepSection
@@ -137,7 +138,7 @@ def refit_command(base: tuple[str, ...], trial: Trial, fixed: Mapping[str, Any])
 
 def command_again(search: SweepSection, base: tuple[str, ...], best: Trial, fixed: Mapping[str, Any]) -> str:
     """Returns the command that trains the best trial again, or that looks at it where none would."""
-    if search.scheduler.kind == "pbt":
+    if search.scheduler.kind in POPULATIONS:
         # Its settings changed on the way, and its weights were another trial's; lineage.jsonl has both.
         return shlex.join(["headway", "eval", best.run_dir])
     return refit_command(base, best, fixed)

@@ -19,7 +19,7 @@ from headway.sweep.check import Plan
 
 Definition = dict[str, Any]
 
-_METHODS = {"grid": "grid", "random": "random", "sobol": "random", "tpe": "bayes", "cmaes": "bayes"}
+_METHODS = {"grid": "grid", "random": "random", "sobol": "random", "tpe": "bayes", "cmaes": "bayes", "bohb": "bayes"}
 _HALVING = ("asha", "hyperband")
 _LOG_RANGES = {"loguniform": "log_uniform_values", "qloguniform": "q_log_uniform_values"}
 _RANGES = {"uniform": "uniform", "quniform": "q_uniform", **_LOG_RANGES}
