@@ -9,28 +9,27 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from headway.checkpoint import store
 from headway.checkpoint.store import Checkpoint
 from headway.config.contracts import Engine
 from headway.config.errors import UserError
 
 if TYPE_CHECKING:
+    from headway.checkpoint.behind import Shelf
     from headway.objectives.base import Objective
     from headway.recipe import TrainerSection
-    from headway.run import RunFolder
 
 
 class Keeper(Callback):
     """Keeps the newest checkpoint and the best, and stops early when the best stays the best.
 
     Args:
-        run: where checkpoints go.
+        shelf: where checkpoints go.
         trainer: the recipe's section: what is monitored, and how long it may stall.
         judge_from: step from which a checkpoint may be the best.
     """
 
-    def __init__(self, run: RunFolder, trainer: TrainerSection, *, judge_from: int = 0) -> None:
-        self.run = run
+    def __init__(self, shelf: Shelf, trainer: TrainerSection, *, judge_from: int = 0) -> None:
+        self.shelf = shelf
         self.settings = trainer
         self.judge_from = judge_from
         self.best: dict[str, Any] | None = None
@@ -95,10 +94,11 @@ class Keeper(Callback):
         )
         if trainer.is_global_zero:
             position = {"step": objective.step, "best": self.best, "stalled": self.stalled}
-            store.save(self.run.checkpoints, Checkpoint(weights, optimizer, position, rng, carried))
-            keep = {objective.step} | ({self.best["step"]} if self.best else set())
-            store.prune(self.run.checkpoints, keep)
-            self.run.update_status(step=objective.step, best=self.best, checkpoint=objective.step)
+            self.shelf.save(
+                Checkpoint(weights, optimizer, position, rng, carried),
+                keep={objective.step} | ({self.best["step"]} if self.best else set()),
+                status={"step": objective.step, "best": self.best, "checkpoint": objective.step},
+            )
         trainer.strategy.barrier()
 
     def restore(self, trainer: Trainer, objective: Objective, checkpoint: Checkpoint) -> None:

@@ -104,8 +104,9 @@ def make_row(
         if reason is not None:
             raise UserError(f"sweep.fuse: on, but {reason}; set sweep.fuse=off")
         row.key = stack_key(recipe, data)
-        run = create_run(runs, recipe.name, name=name)
-        replace_file(run.recipe, recipe.yaml())
+        # A process that dies takes nothing with it that the operating system has.
+        run = replace(create_run(runs, recipe.name, name=name), flush=False)
+        replace_file(run.recipe, recipe.yaml(), flush=run.flush)
         run.update_status(state="created", recipe=recipe.name)
         on_report = reporter(recipe, row.give_report) if reporter else row.give_report
         try:

@@ -48,7 +48,7 @@ class Stack:
 
     def __init__(self, objectives: Sequence[Objective], optimizers: Sequence[torch.optim.Optimizer]) -> None:
         self.objectives, self.optimizers = list(objectives), list(optimizers)
-        self.template = _template(self.objectives)
+        self.template = build_template(self.objectives)
         first = self.objectives[0]
         # Those that decay come first, as in the optimizer's groups.
         named = sorted(first.net.named_parameters(), key=lambda item: item[1].ndim < 2)
@@ -157,7 +157,7 @@ class Stack:
 
         def outcome(weights: Sequence[Tensor], batch: Batch, row: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
             draws.row = row
-            net = _RowNet(self.template, dict(zip(names, weights, strict=True)))
+            net = RowNet(self.template, dict(zip(names, weights, strict=True)))
             found = objective.outcome(cast(nn.Module, net), batch, None, draws)
             return found.loss_sum, found.sums
 
@@ -213,13 +213,11 @@ class Stack:
         return cast(Tensor, norm_K)
 
 
-class _RowNet:
+class RowNet:
     """A net with weights of its own, called like a module."""
 
-    training = True
-
-    def __init__(self, template: nn.Module, weights: dict[str, Tensor]) -> None:
-        self.template, self.weights = template, weights
+    def __init__(self, template: nn.Module, weights: dict[str, Tensor], *, training: bool = True) -> None:
+        self.template, self.weights, self.training = template, weights, training
 
     def __call__(self, *arguments: Any) -> Any:
         return functional_call(self.template, self.weights, arguments)
@@ -229,7 +227,7 @@ def _get(name: str, _weight: nn.Parameter, state: dict[str, Any]) -> Tensor | No
     return state.get(name)
 
 
-def _template(objectives: Sequence[Objective]) -> nn.Module:
+def build_template(objectives: Sequence[Objective]) -> nn.Module:
     """Returns a net that drops out wherever one of the rows does, of operations that can be batched over rows."""
     template = copy.deepcopy(objectives[0].net).train()
     for name, module in template.named_modules():
