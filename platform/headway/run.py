@@ -41,6 +41,8 @@ class RunFolder:
     """One run's folder."""
 
     path: Path
+    flush: bool = True
+    """Whether what is written is on the disk before it is gone on from; else the operating system has it."""
 
     @property
     def id(self) -> str:
@@ -76,7 +78,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """Replaces a JSON file whole."""
-        replace_file(self.path / name, json.dumps(value, indent=2, default=str) + "\n")
+        replace_file(self.path / name, json.dumps(value, indent=2, default=str) + "\n", flush=self.flush)
 
     def status(self) -> dict[str, Any]:
         """Returns status.json."""
@@ -173,13 +175,14 @@ def list_runs(runs: Path) -> list[RunFolder]:
     return sorted(found, key=lambda run: run.recipe.stat().st_mtime, reverse=True)
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str, *, flush: bool = True) -> None:
     """Writes a file so that a reader sees the old one or the new one, never a part."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if flush:
+            file.flush()
+            os.fsync(file.fileno())
     beside.replace(path)
 
 

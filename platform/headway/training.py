@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from headway.checkpoint import store
+from headway.checkpoint.behind import AtOnce, Behind
 from headway.checkpoint.keeper import Keeper
 from headway.config.contracts import OBJECTIVE, Data, ModuleConfig, ObjectiveConfig, Place, Scale
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
@@ -101,12 +102,17 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         recorder = _build_recorder(job, data, objective, checkpoint)
         settled = max((technique.settled_after for technique in recipe.regularize.values()), default=0)
         judge_from = min(settled, objective.schedule.total_steps)
-        keeper = Keeper(job.run, recipe.trainer, judge_from=judge_from, save_every_s=job.save_every_s)
+        shelf = Behind(job.run) if job.stepper else AtOnce(job.run)
+        keeper = Keeper(shelf, recipe.trainer, judge_from=judge_from, save_every_s=job.save_every_s)
         ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
         try:
-            with _record_failure(job), quiet_lightning(), _no_trace_of_ranks(place):
-                callbacks = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
-                lightning_trainer(recipe, place, callbacks).fit(objective)
+            callbacks = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
+            with _record_failure(job), closing(shelf):
+                if job.stepper is not None:
+                    job.stepper.trainer(recipe, place, callbacks).fit(objective)
+                else:
+                    with quiet_lightning(), _no_trace_of_ranks(place):
+                        lightning_trainer(recipe, place, callbacks).fit(objective)
         finally:
             recorder.close()
         return ending.final
@@ -284,13 +290,14 @@ class Ending(Callback):
         run, best = self.job.run, self.keeper.best
         assert best is not None, "a training ends with a validation"
         if best["step"] != objective.step:
-            objective.engine.load_weights(store.load(run.checkpoints / f"{best['step']:08d}").weights)
+            objective.engine.load_weights(self.keeper.shelf.weights(best["step"]))
         tested = objective.evaluate(self.test, "test")
         rows = objective.report.rows
         trained = {"train/loss": rows[-1]["train/loss"]} if rows else {}
         self.final = {**trained, **best["metrics"], **tested}
         self.recorder.emit([{"step": objective.step, **tested}])
         if trainer.is_global_zero:
+            self.keeper.shelf.close()
             run.update_status(state="done", step=objective.step, best=best, final=self.final, reason=None)
             run.write_json("manifest.json", {**run.read_json("manifest.json"), "ended": time.time(), "exit_code": 0})
 
@@ -311,7 +318,7 @@ def _write_start(job: Job, data: Data, *, resumed_at: int | None) -> None:
     if resumed_at is not None and before:
         manifest["resumed"] = [*before.get("resumed", []), {"at_step": resumed_at, "started": manifest["started"]}]
         manifest["started"] = before["started"]
-    replace_file(run.recipe, recipe.yaml())
+    replace_file(run.recipe, recipe.yaml(), flush=run.flush)
     run.write_json("data.json", {"spec": asdict(data.spec), "reading": data.reading})
     run.write_json("manifest.json", manifest)
     run.update_status(

@@ -9,31 +9,30 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from headway.checkpoint import store
 from headway.checkpoint.store import Checkpoint
 from headway.config.contracts import Engine
 from headway.config.errors import UserError
 
 if TYPE_CHECKING:
+    from headway.checkpoint.behind import Shelf
     from headway.objectives.base import Objective
     from headway.recipe import TrainerSection
-    from headway.run import RunFolder
 
 
 class Keeper(Callback):
     """Keeps the newest checkpoint and the best, and stops early when the best stays the best.
 
     Args:
-        run: where checkpoints go.
+        shelf: where checkpoints go.
         trainer: the recipe's section: what is monitored, and how long it may stall.
         judge_from: step from which a checkpoint may be the best.
         save_every_s: seconds of training after which the position is saved in any case.
     """
 
     def __init__(
-        self, run: RunFolder, trainer: TrainerSection, *, judge_from: int = 0, save_every_s: float | None = None
+        self, shelf: Shelf, trainer: TrainerSection, *, judge_from: int = 0, save_every_s: float | None = None
     ) -> None:
-        self.run = run
+        self.shelf = shelf
         self.settings = trainer
         self.judge_from = judge_from
         self.save_every_s = math.inf if save_every_s is None else save_every_s
@@ -103,10 +102,11 @@ class Keeper(Callback):
         )
         if trainer.is_global_zero:
             position = {"step": objective.step, "best": self.best, "stalled": self.stalled}
-            store.save(self.run.checkpoints, Checkpoint(weights, optimizer, position, rng, carried))
-            keep = {objective.step} | ({self.best["step"]} if self.best else set())
-            store.prune(self.run.checkpoints, keep)
-            self.run.update_status(step=objective.step, best=self.best, checkpoint=objective.step)
+            self.shelf.save(
+                Checkpoint(weights, optimizer, position, rng, carried),
+                keep={objective.step} | ({self.best["step"]} if self.best else set()),
+                status={"step": objective.step, "best": self.best, "checkpoint": objective.step},
+            )
         trainer.strategy.barrier()
 
     def restore(self, trainer: Trainer, objective: Objective, checkpoint: Checkpoint) -> None:

@@ -56,8 +56,13 @@ class Damaged(Exception):
     """A checkpoint that is not what its manifest says."""
 
 
-def save(checkpoints: Path, checkpoint: Checkpoint) -> Path:
+def save(checkpoints: Path, checkpoint: Checkpoint, *, flush: bool = True) -> Path:
     """Writes a checkpoint; one of the same step is replaced. Returns its folder.
+
+    Args:
+        checkpoints: the run's folder of checkpoints.
+        checkpoint: what to write.
+        flush: whether it is on the disk on return; else the operating system has it.
 
     Raises:
         TrainingFailed: the disk refuses; what was there before is still there.
@@ -73,14 +78,16 @@ def save(checkpoints: Path, checkpoint: Checkpoint) -> Path:
         (beside / "position.json").write_text(json.dumps(position, indent=2) + "\n")
         manifest = {path.name: _seal(path) for path in sorted(beside.iterdir())}
         (beside / _MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
-        for path in beside.iterdir():
-            _flush(path)
-        _flush(beside)
+        if flush:
+            for path in beside.iterdir():
+                _flush(path)
+            _flush(beside)
         if target.exists():
             shutil.rmtree(_aside(target), ignore_errors=True)
             target.rename(_aside(target))
         beside.rename(target)
-        _flush(checkpoints)
+        if flush:
+            _flush(checkpoints)
         shutil.rmtree(_aside(target), ignore_errors=True)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(beside, ignore_errors=True)

@@ -94,6 +94,8 @@ def make_row(
         argv: the command line that the run's manifest has.
         save_every_s: seconds of training after which the position is saved, besides at validations.
     """
+    # A process that dies takes nothing with it that the operating system has.
+    run = replace(run, flush=False)
 
     def work(row: Row) -> None:
         recipe = begin()

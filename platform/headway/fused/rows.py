@@ -16,9 +16,16 @@ import torch
 from headway.config.errors import Stopped
 
 if TYPE_CHECKING:
+    from lightning.pytorch import Callback
+
+    from headway.checkpoint.keeper import Keeper
+    from headway.config.contracts import Place
+    from headway.feed import Feed
+    from headway.fused.loop import RowTrainer
     from headway.objectives._chunks import Chunk, ChunkReport
     from headway.objectives._sums import Sums
     from headway.objectives.base import Objective
+    from headway.recipe import Recipe
 
 Metrics = dict[str, float]
 
@@ -42,12 +49,16 @@ class Row:
         """Rows with the same key can share a stack."""
         self.wanted = 0
         """Steps it waits for."""
+        self.feed: Feed | None = None
+        """A split whose sums it waits for."""
         self.report: Metrics | None = None
         """A validation that nobody has taken yet; the row waits until it is told how to go on."""
         self.ended = False
         self.error: BaseException | None = None
         self._go_on = True
         self._made: list[Sums] = []
+        self._sums: Sums = {}
+        self._keeper: Keeper | None = None
         self._work = work
         self._mine, self._theirs = threading.Semaphore(0), threading.Semaphore(0)
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -74,6 +85,15 @@ class Row:
         self._made += made
         self.wanted -= len(made)
 
+    def take_sums(self, sums: Sums) -> None:
+        """Gives it the sums of the split that it waits for."""
+        self._sums, self.feed = sums, None
+
+    def write_checkpoints(self) -> None:
+        """Returns once the run's checkpoints are on the disk, for somebody else to read."""
+        if self._keeper is not None:
+            self._keeper.shelf.close()
+
     def stop(self) -> None:
         """Ends it where it waits, and returns when its run folder is closed."""
         if self._thread.ident is None:
@@ -96,6 +116,25 @@ class Row:
             raise Stopped(f"stopped at step {objective.step}", signal_number=signal.SIGTERM)
         report.num_samples = sum(objective.train_feed.num_rows(step) for step in range(chunk.first, objective.step))
         return self._made
+
+    def sum_split(self, objective: Objective, feed: Feed) -> Sums:
+        """Returns the sums of a split, once they are made.
+
+        Raises:
+            Stopped: it was told to stop instead.
+        """
+        self.objective, self.feed = objective, feed
+        if not self._wait():
+            raise Stopped(f"stopped at step {objective.step}", signal_number=signal.SIGTERM)
+        return self._sums
+
+    def trainer(self, recipe: Recipe, place: Place, callbacks: list[Callback]) -> RowTrainer:
+        """Returns the loop that trains it."""
+        from headway.checkpoint.keeper import Keeper
+        from headway.fused.loop import RowTrainer
+
+        self._keeper = next((callback for callback in callbacks if isinstance(callback, Keeper)), None)
+        return RowTrainer(recipe, place, callbacks)
 
     def give_report(self, metrics: Metrics) -> bool:
         """Hands a validation to whoever seats the row; returns whether to go on."""

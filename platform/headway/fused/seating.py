@@ -10,6 +10,7 @@ import torch
 
 from headway.fused.rows import Row
 from headway.fused.stack import Stack
+from headway.fused.validation import sum_splits
 
 
 class Array:
@@ -29,9 +30,26 @@ class Array:
             for row in rows:
                 if not row.wanted and row.report is None and not row.ended:
                     row.resume()
+            if any(row.feed for row in rows):
+                self._sum_splits([row for row in rows if row.feed])
+                continue
             if not rows or any(row.report is not None or row.ended for row in rows):
                 return
             self._make_steps(rows)
+
+    def _sum_splits(self, rows: Sequence[Row]) -> None:
+        """Validates or tests the rows that wait for it, those that could share a stack together."""
+        torch.set_num_threads(self.num_threads)
+        groups: dict[object, list[Row]] = defaultdict(list)
+        for row in rows:
+            assert row.feed is not None
+            groups[row.key, id(row.feed.split), row.feed.batch_size].append(row)
+        for group in groups.values():
+            feed = group[0].feed
+            assert feed is not None
+            objectives = [row.objective for row in group if row.objective is not None]
+            for row, sums in zip(group, sum_splits(objectives, feed), strict=True):
+                row.take_sums(sums)
 
     def _make_steps(self, rows: Sequence[Row]) -> None:
         """Makes as many steps as the least that a row of each stack waits for."""

@@ -221,7 +221,7 @@ class Stack:
             draws.row = row
             for name, value in settings.items():
                 setattr(objective, name, value)
-            net = _RowNet(self.template, dict(zip(names, weights, strict=True)) | statistics)
+            net = RowNet(self.template, dict(zip(names, weights, strict=True)) | statistics)
             found = objective.outcome(cast(nn.Module, net), batch, None, draws)
             return found.loss_sum, found.sums
 
@@ -287,13 +287,11 @@ class Stack:
         return cast(Tensor, norm_K1.squeeze(1))
 
 
-class _RowNet:
+class RowNet:
     """A net with weights and statistics of its own, called like a module."""
 
-    training = True
-
-    def __init__(self, template: nn.Module, weights: dict[str, Tensor]) -> None:
-        self.template, self.weights = template, weights
+    def __init__(self, template: nn.Module, weights: dict[str, Tensor], *, training: bool = True) -> None:
+        self.template, self.weights, self.training = template, weights, training
 
     def __call__(self, *arguments: Any) -> Any:
         return functional_call(self.template, self.weights, arguments)

@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
 from headway.config.contracts import Batch, Engine, ObjectiveConfig, Outcome, State, Technique
@@ -28,7 +28,9 @@ from headway.objectives._chunks import Chunk, ChunkReport, Pace, Schedule
 from headway.objectives._sums import Sums, add_outcome, column
 
 if TYPE_CHECKING:
+    from headway.config.contracts import Place
     from headway.optim import OptimConfig
+    from headway.recipe import Recipe
 
 
 class BuiltIn(ObjectiveConfig):
@@ -44,13 +46,19 @@ class BuiltIn(ObjectiveConfig):
 
 
 class Stepper(Protocol):
-    """Makes optimizer steps in an objective's place, such as with those of other runs."""
+    """Makes steps and validations in an objective's place, such as with those of other runs."""
 
     steps_per_call: int
     """Steps of a chunk, where the recipe leaves that open."""
 
     def make_steps(self, objective: Objective, chunk: Chunk, report: ChunkReport) -> list[Sums]:
         """Makes a chunk's steps, counts the objective's `step` and the report's samples, and returns their sums."""
+
+    def sum_split(self, objective: Objective, feed: Feed) -> Sums:
+        """Returns the sums of a whole split."""
+
+    def trainer(self, recipe: Recipe, place: Place, callbacks: list[Callback]) -> Any:
+        """Returns what stands in the place of a Trainer."""
 
 
 class Objective(LightningModule):
@@ -146,12 +154,7 @@ class Objective(LightningModule):
         """Makes the optimizer steps of a chunk and leaves its `report`."""
         started = time.perf_counter()
         report = ChunkReport()
-        if self.stepper is None:
-            recorded = self._steps(chunk, report)
-        else:
-            recorded = self.stepper.make_steps(self, chunk, report)
-            for _ in recorded:
-                self._count_step()
+        recorded = self.stepper.make_steps(self, chunk, report) if self.stepper else self._steps(chunk, report)
         self._publish(chunk, recorded, report, started)
         self.report = report
 
@@ -301,6 +304,8 @@ class Objective(LightningModule):
 
     def evaluate(self, feed: Feed, prefix: str) -> dict[str, float]:
         """Returns the metrics of a whole split, such as `{"test/loss": 0.1}`. Called on all ranks."""
+        if self.stepper is not None:
+            return self.close_sums(self.stepper.sum_split(self, feed), prefix)
         training = self.training
         self.eval()
         sums: Sums = {}

@@ -73,7 +73,9 @@ class TrialArray:
 
     def lend(self, trial_id: str, folder: str) -> None:
         """Copies what another trial, or this one later, needs to go on from here."""
-        self._rows[trial_id][0].lend(Path(folder))
+        trial, row = self._rows[trial_id]
+        row.write_checkpoints()
+        trial.lend(Path(folder))
 
     def adopt(self, trial_id: str, folder: str) -> None:
         """Has a trial that has not begun go on from a copy."""

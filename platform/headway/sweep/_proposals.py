@@ -48,6 +48,8 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
         self._search = ledger.plan.search
         self._own_ids: dict[str, str] = {}
         """The searcher's name of each trial that is out."""
+        self._told: dict[int, int] = {}
+        """The last step of each trial that the searcher heard of."""
         self._again: list[Any] = []
         """Trials that had not ended."""
         self._proposed = 0
@@ -97,10 +99,15 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
         # A trial that fails before its first validation has nothing to tell.
         if result.get(self.metric) is None:
             return
+        number, step = trial_number(trial_id), int(result["step"])
+        if step <= self._told.get(number, 0):
+            # A row that was killed makes some of its reports again.
+            return
+        self._told[number] = step
         self.inner.on_trial_result(self._own_ids[trial_id], result)
         budget = result.get("hyperband_info", {}).get("budget")
         if budget is not None:
-            self.ledger.learn(trial_number(trial_id), result[self.metric], budget)
+            self.ledger.learn(number, result[self.metric], budget)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the searcher of the end of a trial."""
@@ -168,6 +175,7 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
                     self.metric: event.value, "step": event.step, "training_iteration": event.iteration,
                     "trial_id": trial.trial_id, "config": trial.config, "time_total_s": 0.0,
                 }  # fmt: skip
+                self._told[event.number] = max(event.step or 0, self._told.get(event.number, 0))
                 if event.value is not None and not event.last and self._search.searcher != "bohb":
                     self.inner.on_trial_result(self._own_ids[trial.trial_id], results[event.number])
             elif event.kind == "learn":
