@@ -212,10 +212,14 @@ class MetricsFile:
         self._file.close()
 
 
+_JSON = json.JSONEncoder(allow_nan=False)
+"""Made once: `json.dumps` makes one a row."""
+
+
 def _json_line(row: dict[str, Any]) -> str:
     """Returns a row as one line; a number that JSON has not (nan, inf) is null."""
     try:
-        return json.dumps(row, allow_nan=False) + "\n"
+        return _JSON.encode(row) + "\n"
     except ValueError:
         finite = {
             key: None if isinstance(value, float) and not math.isfinite(value) else value for key, value in row.items()
