@@ -68,8 +68,8 @@ WORKLOADS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gpt": (
         "gpt-python-docs",
         {
-            "model.num_layers": 2, "model.num_heads": 2, "model.width": 64, "data.max_characters": 50_001,
-            "trainer.max_steps": 100, "trainer.validate_every": 25,
+            "init": "xavier", "model.num_layers": 2, "model.num_heads": 2, "model.width": 64,
+            "data.max_characters": 50_001, "trainer.max_steps": 100, "trainer.validate_every": 25,
         },
         TEXT_SPACE | DROPOUT,
     ),
