@@ -72,7 +72,7 @@ def test_a_scheduler_can_be_named_in_short():
     assert sweep(scheduler="asha").scheduler.kind == "asha"
     assert sweep(scheduler={"kind": "asha", "reduction": 5}).scheduler.reduction == 5
     assert (
-        "sweep.scheduler.kind: input should be 'fifo', 'asha', 'hyperband', 'median' or 'pbt' (got 'ashaa')"
+        "sweep.scheduler.kind: input should be 'fifo', 'asha', 'hyperband', 'median', 'pbt' or 'pb2' (got 'ashaa')"
         in problem(scheduler="ashaa")
     )
 
