@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from headway.config.errors import UserError
+from headway.config.errors import Stopped, UserError
 from headway.fit import fit
 from headway.track import weights_and_biases
 from headway.track.weights_and_biases import choose_mode
@@ -46,7 +46,7 @@ def records(path: Path) -> Iterator[Any]:
 def read_run(folder: Path) -> dict[str, Any]:
     """Returns id, group, tags, sweep, config and history of one offline run."""
     (file,) = folder.glob("*.wandb")
-    found: dict[str, Any] = {"config": {}, "history": [], "exit": None}
+    found: dict[str, Any] = {"config": {}, "history": [], "summary": {}, "exit": None}
     for record in records(file):
         kind = record.WhichOneof("record_type")
         if kind == "run":
@@ -59,6 +59,9 @@ def read_run(folder: Path) -> dict[str, Any]:
             found["history"].append(
                 {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
             )
+        elif kind == "summary":
+            for update in record.summary.update:
+                found["summary"][update.key or ".".join(update.nested_key)] = json.loads(update.value_json)
         elif kind == "exit":
             found["exit"] = record.exit.exit_code
     return found
@@ -116,6 +119,21 @@ def test_a_failed_run_is_marked_so(tiny_mlp, tmp_path) -> None:
         fit(tiny_mlp, broken, runs=tmp_path, name="bad", progress=False)
     (run,) = offline_runs(tmp_path / "bad")
     assert run["exit"] == 1
+    assert run["summary"]["ended"] == "failed"
+    assert run["summary"]["reason"].startswith("train/loss is")
+
+
+def test_a_run_that_was_stopped_early_is_told_from_one_that_is_done(tiny_mlp, tmp_path) -> None:
+    def stop(metrics: dict[str, float]) -> bool:
+        raise Stopped("stopped by asha at step 10", signal_number=15)
+
+    with pytest.raises(Stopped):
+        fit(tiny_mlp, OFFLINE, runs=tmp_path, name="early", on_report=stop, progress=False)
+    fit(tiny_mlp, OFFLINE, runs=tmp_path, name="whole", progress=False)
+    (early,), (whole,) = offline_runs(tmp_path / "early"), offline_runs(tmp_path / "whole")
+    assert (early["exit"], early["summary"]["ended"]) == (0, "stopped")
+    assert early["summary"]["reason"] == "stopped by asha at step 10"
+    assert (whole["exit"], whole["summary"]["ended"]) == (0, "done")
 
 
 @pytest.fixture

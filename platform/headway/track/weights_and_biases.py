@@ -128,4 +128,7 @@ class WandbSink:
     def close(self) -> None:
         """Ends the W&B run and says where it is."""
         ending = sys.exc_info()[1]
+        # In a table of a sweep's runs, what was stopped early is told from what is done.
+        how = "done" if ending is None else "stopped" if isinstance(ending, Stopped) else "failed"
+        self.run.summary.update({"ended": how} if ending is None else {"ended": how, "reason": str(ending)[:200]})
         self.run.finish(exit_code=0 if ending is None or isinstance(ending, Stopped) else 1)
