@@ -57,7 +57,7 @@ def fit(
     name
         The run's id; made up when absent.
     resume
-        Id or path of a run to go on with; RECIPE may be left out.
+        Id or path of a run to go on with; RECIPE may be left out. auto goes on with --name where it is there.
     """
     from headway.recipe import check_recipe_names
 
@@ -67,11 +67,14 @@ def fit(
         recipe = None
     if recipe is not None:
         check_recipe_names(recipe, overrides, trust=trust)
-    from headway.fit import fit as run_fit
+    from headway.supervise.signals import StopFlag, stop_on_signals
 
-    result = run_fit(
-        recipe, overrides, runs=runs, name=name, resume=resume, trust=trust, own_process=True, argv=sys.argv
-    )
+    with stop_on_signals(StopFlag()):
+        from headway.fit import fit as run_fit
+
+        result = run_fit(
+            recipe, overrides, runs=runs, name=name, resume=resume, trust=trust, own_process=True, argv=sys.argv
+        )
     if _is_rank():
         return EXIT_DONE
     if json:

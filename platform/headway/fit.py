@@ -16,26 +16,28 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from headway.config.contracts import Data, ModuleConfig, Place
+from headway.config.contracts import Data, Place
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
+from headway.prepare import prepare
 from headway.recipe import Recipe, load_recipe
-from headway.run import RunFolder, create_run, find_run, replace_file
+from headway.run import RunFolder, check_run_name, create_run, find_run, make_run_folder, replace_file
 from headway.supervise.logs import rank_log
+from headway.supervise.orphans import end_with_parent
 from headway.supervise.place import choose_device, devices_per_node, rank_place
 from headway.supervise.signals import StopFlag, stop_on_signals
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from headway.config.reading import Tree
     from headway.track.recorder import OnReport
 
 RUN_FOLDER_VARIABLE = "HEADWAY_RUN_DIR"
+AUTO = "auto"
+"""`--resume auto`: what a requeued job says, as it did the first time."""
 _MAY_CHANGE_ON_RESUME = (
     "strategy", "track", "trainer.accelerator", "trainer.checkpoint_every", "trainer.compile", "trainer.devices",
     "trainer.early_stopping", "trainer.eval_batch_size", "trainer.max_epochs", "trainer.max_steps",
-    "trainer.micro_batch", "trainer.nodes", "trainer.steps_per_call", "trainer.threads", "trainer.timeout_s",
-    "trainer.validate_every",
+    "trainer.micro_batch", "trainer.nodes", "trainer.save_timeout_s", "trainer.steps_per_call", "trainer.threads",
+    "trainer.timeout_s", "trainer.validate_every",
 )  # fmt: skip
 
 
@@ -77,7 +79,7 @@ def fit(
         overrides: changes to it, `["optim.lr=0.1"]` or `{"optim.lr": 0.1}`.
         runs: the folder of run folders.
         name: the run's id; made up from the recipe's name and the time when absent.
-        resume: id or path of a run to go on with.
+        resume: id or path of a run to go on with; `auto` goes on with `name` where it is there, else starts it.
         trust: modules outside headway that the recipe may name.
         on_report: called with the metrics of each validation, False stops; for one process, or as a rank, where all
             ranks give one and the first rank's is asked.
@@ -96,17 +98,12 @@ def fit(
     argv = sys.argv if argv is None else argv
     flag = StopFlag()
     with stop_on_signals(flag) if own_process else nullcontext(flag):
+        existing = _run_to_resume(Path(runs), name, resume)
+        launch = _Launch(Path(runs), name, existing, tuple(trust), argv, flag, on_report, progress, save_every_s)
         if "RANK" in os.environ:
-            run = _fit_as_rank(recipe, changes, runs, name, resume, trust, argv, flag, on_report, save_every_s)
+            run = _fit_as_rank(recipe, changes, launch)
         else:
-            existing = find_run(Path(runs), resume) if resume else None
-            loaded = (
-                load_recipe(recipe, changes, trust=trust)
-                if existing is None and recipe is not None
-                else (_recipe_to_resume(existing, recipe, changes, trust))
-            )
-            launch = _Launch(Path(runs), name, existing, tuple(trust), argv, flag, on_report, progress, save_every_s)
-            run = _fit_on_node(loaded, launch)
+            run = _fit_on_node(_recipe_of(recipe, changes, launch), launch)
     status = run.status()
     return FitResult(
         run_id=run.id,
@@ -162,122 +159,6 @@ def fit_trial(
     _fit_on_node(recipe, launch)
 
 
-def prepare(recipe: Recipe, place: Place, *, data: Data | None = None, restored: bool = False) -> Data:
-    """Returns the data, having checked that data, net, objective and strategy go together.
-
-    Nothing is trained and no process started: the net is built without memory for its weights.
-
-    Args:
-        recipe: what to check.
-        place: where it would train.
-        data: the recipe's, where it is loaded already.
-        restored: whether a checkpoint will bring the weights.
-
-    Raises:
-        UserError: one line for the first thing that does not fit.
-    """
-    import torch
-
-    recipe.strategy.check(place, recipe.trainer.precision)
-    data = data or recipe.data.load()
-    net = None
-    if recipe.model is not None:
-        try:
-            with torch.device("meta"):
-                net = recipe.model.build(data.spec)
-        except (RuntimeError, OverflowError, TypeError) as error:
-            reason = str(error).split("\n", 1)[0]
-            raise UserError(f"model: torch cannot make a net of these sizes ({reason}); make them smaller") from None
-    if recipe.objective is not None:
-        recipe.objective.check(data.spec)
-    for technique in recipe.regularize.values():
-        technique.check(data.spec, recipe.strategy)
-        if net is not None:
-            technique.build(data.spec, seed=0).attach(net)
-    if place.rank == 0:
-        _tell_of_unsettled(recipe, data)
-    if recipe.init is not None and net is not None and not restored:
-        _check_init(recipe, data, net)
-    if recipe.init is not None and recipe.init.by_width and recipe.optim is not None and recipe.optim.kind != "adamw":
-        raise UserError(f"optim.kind: {recipe.optim.kind} has other rates under init {recipe.init.kind}; use adamw")
-    if recipe.optim is not None and recipe.optim.needs_closure:
-        _check_full_batch(recipe, data)
-    if recipe.trainer.monitor != "val/loss" and not isinstance(recipe.objective, ModuleConfig):
-        _check_monitor(recipe, data)
-    return data
-
-
-def _tell_of_unsettled(recipe: Recipe, data: Data) -> None:
-    """Says in a line where a technique needs more steps than there are: such a run may be meant to be gone on with."""
-    longest = max(recipe.regularize.items(), key=lambda item: item[1].settled_after, default=None)
-    if longest is None or longest[1].settled_after == 0:
-        return
-    from headway.training import total_steps
-
-    name, config = longest
-    steps = total_steps(recipe, -(-len(data.train) // recipe.trainer.batch_size))
-    if config.settled_after > steps:
-        print(  # noqa: T201
-            f"headway: regularize.{name}.end: {config.settled_after}, but the run has {steps} steps and ends before it "
-            "has what was asked for; lower it, or train longer",
-            file=sys.stderr,
-        )
-
-
-def _check_init(recipe: Recipe, data: Data, net: nn.Module) -> None:
-    """Refuses an init whose source is not there, or that cannot scale this net."""
-    assert recipe.init is not None
-    if recipe.init.by_width:
-        from headway.training import scales_by_width
-
-        scales_by_width(recipe, data, net)
-    recipe.init.given(net)
-
-
-def _check_full_batch(recipe: Recipe, data: Data) -> None:
-    """Refuses what an optimizer that evaluates the whole loss several times a step cannot do."""
-    assert recipe.optim is not None
-    kind, trainer = recipe.optim.kind, recipe.trainer
-    if trainer.batch_size < len(data.train):
-        raise UserError(
-            f"trainer.batch_size: {trainer.batch_size} is part of {len(data.train)} samples, and {kind} needs them all "
-            f"in one batch; set trainer.batch_size={len(data.train)}, or use another optim.kind"
-        )
-    if recipe.strategy.kind not in ("single", "ddp"):
-        raise UserError(
-            f"optim.kind: {kind} needs whole weights on every rank, and {recipe.strategy.kind} slices them; "
-            "use strategy=ddp"
-        )
-    noise = recipe.regularize.get("noise")
-    if getattr(noise, "weight", 0) or getattr(noise, "gradient", 0):
-        raise UserError(
-            f"regularize.noise: {kind} compares losses with their gradients, which noise on weights or gradients "
-            "would part; leave it out"
-        )
-    for name in ("clip_norm", "clip_value"):
-        limit = getattr(trainer, name)
-        if limit is not None:
-            raise UserError(
-                f"trainer.{name}: {limit}, but {kind} measures its steps by the gradient, which clipping would change; "
-                "leave it out"
-            )
-    if trainer.precision == "fp16-mixed":
-        raise UserError(
-            f"trainer.precision: fp16-mixed scales the gradient away from the loss that {kind} compares it with; "
-            "use fp32"
-        )
-
-
-def _check_monitor(recipe: Recipe, data: Data) -> None:
-    from headway.training import validation_metrics
-
-    known = validation_metrics(recipe, data)
-    if recipe.trainer.monitor not in known:
-        raise UserError(
-            f"trainer.monitor: there is no {recipe.trainer.monitor!r}; a validation gives {', '.join(known)}"
-        )
-
-
 def _fit_on_node(recipe: Recipe, launch: _Launch) -> RunFolder:
     """Trains inline, or starts this node's ranks."""
     trainer, existing = recipe.trainer, launch.existing
@@ -291,31 +172,15 @@ def _fit_on_node(recipe: Recipe, launch: _Launch) -> RunFolder:
         return existing
     run = existing or _new_run(recipe, launch.runs, launch.name)
     if place.world_size == 1:
-        from headway.training import Job, train
-
-        job = Job(
-            recipe,
-            run,
-            place,
-            launch.argv,
-            resume=existing is not None,
-            on_report=launch.on_report,
-            stop=launch.flag,
-            progress=launch.progress,
-            save_every_s=launch.save_every_s,
-        )
-        with rank_log(run.log(0), place):
-            train(job, data)
+        _train(recipe, run, place, launch, data)
         return run
-    _run_ranks(recipe, run, ranks, launch.trust, resume=existing is not None)
+    _run_ranks(recipe, run, ranks, launch)
     return run
 
 
 def _has_more(recipe: Recipe, run: RunFolder, data: Data) -> bool:
     """Returns whether a finished run's recipe has been given more steps."""
-    from headway.training import total_steps
-
-    return total_steps(recipe, -(-len(data.train) // recipe.trainer.batch_size)) > int(run.status().get("step", 0))
+    return recipe.trainer.total_steps(recipe.trainer.batches(len(data.train))) > int(run.status().get("step", 0))
 
 
 def _new_run(recipe: Recipe, runs: Path, name: str | None) -> RunFolder:
@@ -334,8 +199,42 @@ def _new_run(recipe: Recipe, runs: Path, name: str | None) -> RunFolder:
     return run
 
 
+def _run_to_resume(runs: Path, name: str | None, resume: str | None) -> RunFolder | None:
+    """Returns the run to go on with.
+
+    Raises:
+        UserError: there is none, or `auto` has no name to look for.
+    """
+    if resume != AUTO:
+        return find_run(runs, resume) if resume else None
+    if name is None:
+        raise UserError("--resume: auto goes on with the run that --name names; give one")
+    check_run_name(name)
+    try:
+        # Made here where it is not there: every node of a job then does the same, whichever comes first.
+        return make_run_folder(runs / name)
+    except OSError as error:
+        raise UserError(f"--runs: {runs} cannot be written ({error.strerror}); choose another folder") from None
+
+
+def _recipe_of(
+    recipe: str | Path | Recipe | Tree | None, changes: list[str] | Mapping[str, Any], launch: _Launch
+) -> Recipe:
+    """Returns the recipe that was asked for; of a run to go on with, its own.
+
+    Raises:
+        UserError: no recipe, another one than the run's, or a change that would make it another experiment.
+    """
+    run = launch.existing
+    if run is not None and run.recipe.is_file():
+        return _recipe_to_resume(run, recipe, changes, launch.trust)
+    if recipe is None:
+        raise UserError("fit needs a RECIPE, or --resume RUN")
+    return load_recipe(recipe, changes, trust=launch.trust)
+
+
 def _recipe_to_resume(
-    run: RunFolder | None,
+    run: RunFolder,
     recipe: str | Path | Recipe | Tree | None,
     changes: list[str] | Mapping[str, Any],
     trust: Collection[str],
@@ -345,8 +244,6 @@ def _recipe_to_resume(
     Raises:
         UserError: another recipe, or a change that would make it another experiment.
     """
-    if run is None:
-        raise UserError("fit needs a RECIPE, or --resume RUN")
     before = load_recipe(run.recipe, trust=trust)
     base: Any = run.recipe if recipe is None else recipe
     after = load_recipe(base, changes, trust=trust)
@@ -361,20 +258,24 @@ def _recipe_to_resume(
     return after.model_copy(update={"name": before.name})
 
 
-def _run_ranks(recipe: Recipe, run: RunFolder, ranks: int, trust: Collection[str], *, resume: bool) -> None:
+def _run_ranks(recipe: Recipe, run: RunFolder, ranks: int, launch: _Launch) -> None:
     """Starts this node's ranks and waits; their failure becomes this process's."""
     from headway.supervise.agent import run_ranks
 
     replace_file(run.recipe, recipe.yaml())
+    if launch.flag.signal_number is not None:
+        run.update_status(state="stopped", reason="stopped before it began")
+        raise Stopped("stopped before it began", signal_number=launch.flag.signal_number)
     run.update_status(state="created")
-    arguments = ["fit", str(run.recipe), *(flag for module in trust for flag in ("--trust", module))]
-    if resume:
+    arguments = ["fit", str(run.recipe), *(flag for module in launch.trust for flag in ("--trust", module))]
+    if launch.existing is not None:
         arguments += ["--resume", str(run.path)]
     code = run_ranks(
         arguments,
         ranks_per_node=ranks,
         num_nodes=recipe.trainer.nodes,
         environment={RUN_FOLDER_VARIABLE: str(run.path.resolve())},
+        save_timeout_s=recipe.trainer.save_timeout_s,
     )
     if code == 0:
         return
@@ -397,63 +298,58 @@ def _run_ranks(recipe: Recipe, run: RunFolder, ranks: int, trust: Collection[str
 
 
 def _fit_as_rank(
-    recipe: str | Path | Recipe | Tree | None,
-    changes: list[str] | Mapping[str, Any],
-    runs: str | Path,
-    name: str | None,
-    resume: str | None,
-    trust: Collection[str],
-    argv: list[str],
-    flag: StopFlag,
-    on_report: OnReport | None,
-    save_every_s: float | None,
+    recipe: str | Path | Recipe | Tree | None, changes: list[str] | Mapping[str, Any], launch: _Launch
 ) -> RunFolder:
     """Trains as one rank among those that somebody has started."""
     import torch
     import torch.distributed as dist
 
     given = os.environ.get(RUN_FOLDER_VARIABLE)
-    existing = find_run(Path(runs), resume) if resume else None
-    if given is None and existing is not None:
-        loaded = _recipe_to_resume(existing, recipe, changes, trust)
+    if given is None:
+        loaded = _recipe_of(recipe, changes, launch)
     else:
-        loaded = load_recipe(recipe if recipe is not None else Path(given or "") / "recipe.yaml", changes, trust=trust)
+        end_with_parent()
+        source = recipe if recipe is not None else Path(given) / "recipe.yaml"
+        loaded = load_recipe(source, changes, trust=launch.trust)
     device = choose_device(loaded.trainer)
     place = rank_place(device)
     assert place is not None
     if device == "cuda":
         torch.cuda.set_device(place.local_rank)
-    data = prepare(loaded, place, restored=existing is not None)
+    data = prepare(loaded, place, restored=launch.existing is not None)
     dist.init_process_group(
         "gloo" if device == "cpu" else "nccl",
         timeout=timedelta(seconds=loaded.trainer.timeout_s),
         device_id=torch.device("cuda", place.local_rank) if device == "cuda" else None,
     )
     try:
-        shared = (
-            [str((existing or _new_run(loaded, Path(runs), name)).path)]
-            if given is None and place.rank == 0
-            else [given]
-        )
+        shared = [given]
+        if given is None and place.rank == 0:
+            shared = [str((launch.existing or _new_run(loaded, launch.runs, launch.name)).path)]
         dist.broadcast_object_list(shared, src=0)
         run = RunFolder(Path(str(shared[0])))
-        from headway.training import Job, train
-
-        with rank_log(run.log(place.rank), place):
-            job = Job(
-                loaded,
-                run,
-                place,
-                argv,
-                resume=existing is not None,
-                on_report=on_report,
-                stop=flag,
-                progress=place.rank == 0,
-                save_every_s=save_every_s,
-            )
-            train(job, data)
+        _train(loaded, run, place, launch, data)
         # No rank takes the group down while another is still in it.
         dist.barrier()
         return run
     finally:
         dist.destroy_process_group()
+
+
+def _train(recipe: Recipe, run: RunFolder, place: Place, launch: _Launch, data: Data) -> None:
+    """Trains in this process, whose output the run keeps."""
+    from headway.training import Job, train
+
+    job = Job(
+        recipe,
+        run,
+        place,
+        launch.argv,
+        resume=launch.existing is not None,
+        on_report=launch.on_report,
+        stop=launch.flag,
+        progress=launch.progress and place.rank == 0,
+        save_every_s=launch.save_every_s,
+    )
+    with rank_log(run.log(place.rank), place):
+        train(job, data)

@@ -97,12 +97,23 @@ class TrainerSection(Section):
     """CPU threads of a process; the cores shared among a node's ranks when absent."""
     timeout_s: PositiveInt = 120
     """Seconds after which a rank that waits for another gives up."""
+    save_timeout_s: PositiveInt = 60
+    """Seconds that ranks which are told to stop have to save where they are."""
 
     @model_validator(mode="after")
     def _ends(self) -> TrainerSection:
         if self.max_steps is None and self.max_epochs is None:
             raise ValueError("has no end; set trainer.max_steps or trainer.max_epochs")
         return self
+
+    def batches(self, num_samples: int) -> int:
+        """Returns the batches of a pass over `num_samples`, a last short one among them."""
+        return -(-num_samples // self.batch_size)
+
+    def total_steps(self, batches_per_epoch: int) -> int:
+        """Returns the optimizer steps of a whole run."""
+        epochs = None if self.max_epochs is None else self.max_epochs * batches_per_epoch
+        return min(end for end in (self.max_steps, epochs) if end is not None)
 
 
 class TrackSection(Section):

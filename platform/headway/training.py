@@ -165,7 +165,7 @@ def build_objective(
     )
     schedule = Schedule(
         seed=trainer.seed,
-        total_steps=total_steps(recipe, train.batches_per_epoch),
+        total_steps=trainer.total_steps(train.batches_per_epoch),
         validate_every=trainer.validate_every or train.batches_per_epoch,
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
@@ -241,17 +241,6 @@ def validation_metrics(recipe: Recipe, data: Data) -> list[str]:
     names = [*objective_config(recipe, data).metric_names]
     names += [name for config in recipe.regularize.values() for name in config.eval_metrics]
     return ["val/loss", *(f"val/{name}" for name in names)]
-
-
-def total_steps(recipe: Recipe, batches_per_epoch: int) -> int:
-    """Returns the number of optimizer steps of a whole run."""
-    trainer = recipe.trainer
-    ends = []
-    if trainer.max_steps is not None:
-        ends.append(trainer.max_steps)
-    if trainer.max_epochs is not None:
-        ends.append(trainer.max_epochs * batches_per_epoch)
-    return min(ends)
 
 
 class Ending(Callback):

@@ -103,6 +103,8 @@ def test_one_command_a_node_is_the_whole_launch(recipe_file, tmp_path) -> None:
     [
         (2, signal.SIGTERM, 143),
         (1, signal.SIGINT, 130),
+        (1, signal.SIGUSR1, 143),
+        pytest.param(2, signal.SIGUSR1, 143, marks=pytest.mark.slow),
         pytest.param(1, signal.SIGTERM, 143, marks=pytest.mark.slow),
         pytest.param(2, signal.SIGINT, 130, marks=pytest.mark.slow),
     ],
@@ -139,6 +141,70 @@ def test_a_rank_that_is_killed_ends_the_run_and_leaves_no_process(recipe_file, t
 
 
 @pytest.mark.slow
+def test_a_second_signal_does_not_spoil_the_saving(recipe_file, tmp_path) -> None:
+    run = tmp_path / "runs" / "twice"
+    process = start("fit", recipe_file, *LONG, "trainer.devices=2", "--runs", tmp_path / "runs", "--name", "twice")
+    wait_for_step(run, 25, process)
+    for number in (signal.SIGUSR1, signal.SIGTERM, signal.SIGTERM):
+        process.send_signal(number)
+        time.sleep(0.05)
+    _, stderr = process.communicate(timeout=40)
+    assert process.returncode == 143, stderr
+    status = RunFolder(run).status()
+    assert status["state"] == "stopped"
+    assert status["checkpoint"] == status["step"]
+
+
+def test_ranks_end_with_the_process_that_started_them(recipe_file, tmp_path) -> None:
+    run = tmp_path / "runs" / "orphans"
+    process = start("fit", recipe_file, *LONG, "trainer.devices=2", "--runs", tmp_path / "runs", "--name", "orphans")
+    wait_for_step(run, 5, process)
+    ranks = psutil.Process(process.pid).children(recursive=True)
+    assert len([rank for rank in ranks if "headway" in rank.cmdline()]) == 2
+    process.kill()
+    process.communicate(timeout=40)
+    _, alive = psutil.wait_procs(ranks, timeout=10)
+    assert not alive
+
+
+@pytest.mark.quick
+def test_a_signal_before_torch_is_imported_is_not_forgotten() -> None:
+    from headway.supervise.signals import StopFlag, stop_on_signals
+
+    with stop_on_signals(StopFlag()) as early:
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert early()
+        with stop_on_signals(StopFlag()) as late:
+            assert late.signal_number == signal.SIGTERM
+    with stop_on_signals(StopFlag()) as next_time:
+        assert not next_time()
+
+
+def test_resume_auto_starts_a_run_and_goes_on_with_it(command, recipe_file, tmp_path) -> None:
+    line = ("fit", recipe_file, "--runs", tmp_path / "runs", "--name", "again", "--resume", "auto", "--json")
+    process = start(*line[:2], *LONG, *line[2:])
+    wait_for_step(tmp_path / "runs" / "again", 25, process)
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=40)
+    assert process.returncode == 143
+    refused = command(*line, "optim.lr=0.5")
+    assert refused.returncode == 2
+    assert "optim.lr: is 0.5" in refused.stderr
+    reached = RunFolder(tmp_path / "runs" / "again").status()["step"]
+    done = command(*line[:2], *LONG[1:], f"trainer.max_steps={reached + 7}", *line[2:])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["step"] == reached + 7
+    manifest = RunFolder(tmp_path / "runs" / "again").read_json("manifest.json")
+    assert [each["at_step"] for each in manifest["resumed"]] == [reached]
+    assert len(losses(tmp_path / "runs" / "again")) == reached + 7
+
+
+def test_resume_auto_wants_a_name(command, recipe_file) -> None:
+    done = command("fit", recipe_file, "--resume", "auto")
+    assert done.returncode == 2
+    assert "--name" in done.stderr
+
+
 def test_a_run_that_was_killed_whole_ends_with_the_very_same_weights(command, recipe_file, tmp_path) -> None:
     runs = tmp_path / "runs"
     arguments = [

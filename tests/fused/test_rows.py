@@ -7,9 +7,10 @@ import torch
 
 from headway.config.contracts import Place
 from headway.config.errors import TrainingFailed, UserError
-from headway.fit import fit, prepare
+from headway.fit import fit
 from headway.fused.fit import fit_rows
 from headway.fused.fusing import stack_key
+from headway.prepare import prepare
 from headway.recipe import load_recipe
 from headway.run import RunFolder, read_metrics
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch.distributed as dist
 
 from headway.config.contracts import Place
-from headway.fit import prepare
+from headway.prepare import prepare
 from headway.recipe import load_recipe
 from headway.run import RunFolder
 from headway.training import Job, train

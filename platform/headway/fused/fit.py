@@ -14,10 +14,10 @@ from torch import Tensor
 
 from headway.config.contracts import Batch, Data, Place, Split
 from headway.config.errors import HeadwayError, UserError
-from headway.fit import prepare
 from headway.fused.fusing import stack_key, why_not
 from headway.fused.rows import Metrics, Row
 from headway.fused.seating import Array
+from headway.prepare import prepare
 from headway.recipe import Recipe
 from headway.run import RunFolder, make_run_folder
 from headway.supervise.place import choose_device

@@ -19,7 +19,7 @@ import os
 import secrets
 import socket
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ import psutil
 from headway.config.errors import UserError
 from headway.config.kinds import resolve_kind
 from headway.config.section import validate_section
-from headway.launch.base import LAUNCHERS, Job, JobStatus, Launcher, Sent
+from headway.launch.base import LAUNCHERS, Job, JobStatus, Launcher, Rendering, Sent
 
 JOBS_FOLDER = ".jobs"
 
@@ -118,18 +118,15 @@ def job_folder(runs: Path, job_id: str) -> Path:
     return runs / JOBS_FOLDER / job_id
 
 
-def create_record(
-    runs: Path, job: Job, profile: Launcher, *, profile_name: str, files: dict[str, str], facts: dict[str, Any]
-) -> JobRecord:
+def create_record(runs: Path, job: Job, profile: Launcher, rendering: Rendering, *, profile_name: str) -> JobRecord:
     """Writes a job's record, before it is sent.
 
     Args:
         runs: the folder of run folders, absolute.
         job: what is submitted.
         profile: where.
+        rendering: what is about to be sent.
         profile_name: what the person called it.
-        files: name -> text of what goes beside the record: the recipe, the script, the patch.
-        facts: what else `job.json` keeps: the code's state.
 
     Raises:
         UserError: the folder cannot be written, or the id is taken.
@@ -141,15 +138,14 @@ def create_record(
     try:
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(mode=0o700)
-        for name, text in files.items():
+        for name, text in {**job.files, **rendering.files}.items():
             write_private(folder / name, text)
         whole = {
-            "job": asdict(job),
+            "job": {**asdict(replace(job, files={})), "files": sorted(job.files)},
             "profile": profile.model_dump(mode="json"),
             "profile_name": profile_name,
             "submitted": record.submitted,
             "sender": sender,
-            **facts,
         }
         write_private(folder / "job.json", json.dumps(whole, indent=2) + "\n")
     except FileExistsError:
@@ -175,6 +171,7 @@ def read_record(folder: Path) -> JobRecord | None:
                     "names": tuple(job["names"]),
                     "overrides": tuple(tuple(changes) for changes in job["overrides"]),
                     "trust": tuple(job["trust"]),
+                    "files": {name: (folder / name).read_text() for name in job["files"]},
                 }
             ),
             launcher,
@@ -182,7 +179,7 @@ def read_record(folder: Path) -> JobRecord | None:
             float(found["submitted"]),
             dict(found.get("sender", {})),
         )
-    except (KeyError, TypeError, ValueError, UserError, ImportError):
+    except (KeyError, TypeError, ValueError, OSError, UserError, ImportError):
         return None
 
 

@@ -58,8 +58,8 @@ class Job:
     trust: tuple[str, ...] = ()
     workers: int = 0
     """Machines that help a sweep besides the one that drives it; each a task of its own."""
-    labels: dict[str, str] = field(default_factory=dict)
-    """What people look for: recipe, user."""
+    files: dict[str, str] = field(default_factory=dict, repr=False)
+    """Name -> text of what lies in the job's folder: the recipe, the code's state, the environment's lock."""
 
     @property
     def is_array(self) -> bool:

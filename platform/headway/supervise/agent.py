@@ -11,12 +11,21 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from types import FrameType
 from uuid import uuid4
 
 from headway.config.errors import UserError
+from headway.supervise.orphans import PARENT_VARIABLE
 
 
-def run_ranks(arguments: Sequence[str], *, ranks_per_node: int, num_nodes: int, environment: Mapping[str, str]) -> int:
+def run_ranks(
+    arguments: Sequence[str],
+    *,
+    ranks_per_node: int,
+    num_nodes: int,
+    environment: Mapping[str, str],
+    save_timeout_s: int,
+) -> int:
     """Runs `headway fit` as ranks and returns the exit code that stands for all of them.
 
     Args:
@@ -24,6 +33,7 @@ def run_ranks(arguments: Sequence[str], *, ranks_per_node: int, num_nodes: int, 
         ranks_per_node: processes on this node.
         num_nodes: nodes that take part.
         environment: variables that the ranks get besides this process's.
+        save_timeout_s: seconds that ranks which are told to stop have to save; then they are killed.
 
     Raises:
         UserError: several nodes, and no address to meet at.
@@ -48,20 +58,23 @@ def run_ranks(arguments: Sequence[str], *, ranks_per_node: int, num_nodes: int, 
         local_addr="127.0.0.1" if num_nodes == 1 else None,
         max_restarts=0,
         monitor_interval=0.2,
+        signals_to_handle="SIGQUIT",  # the others are ours, since torch's agent leaves at a second one, mid-save
+        shutdown_timeout=save_timeout_s,
     )
     # The agent tells of a failed rank in forty lines; headway says it in one.
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
     saved = dict(os.environ)
-    handlers = {number: signal.getsignal(number) for number in _HANDLED_BY_AGENT}
-    os.environ.update(environment)
+    leave = _LeaveOnce()
+    handlers = {number: signal.signal(number, leave) for number in _PASSED_ON}
+    os.environ.update({**environment, PARENT_VARIABLE: str(os.getpid())})
     try:
         elastic_launch(config, sys.executable)("-m", "headway", *arguments)
     except ChildFailedError as failure:
         return _exit_code([child.exitcode for child in failure.failures.values()])
-    except SignalException as stopped:
-        return 128 + int(stopped.sigval)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except SignalException as stopped:
+        return 128 + int(signal.SIGTERM if stopped.sigval == signal.SIGUSR1 else stopped.sigval)
     finally:
         os.environ.clear()
         os.environ.update(saved)
@@ -70,13 +83,34 @@ def run_ranks(arguments: Sequence[str], *, ranks_per_node: int, num_nodes: int, 
     return 0
 
 
-_HANDLED_BY_AGENT = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_PASSED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1)
+
+
+class _LeaveOnce:
+    """Makes the agent pass a signal on to its ranks and wait for them; what comes while it waits changes nothing.
+
+    A second SIGINT is a person who does not want to wait.
+    """
+
+    def __init__(self) -> None:
+        self.number: int | None = None
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        from torch.distributed.elastic.multiprocessing.api import SignalException
+
+        if self.number == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        if self.number is None:
+            self.number = number
+            raise SignalException(f"got {signal.Signals(number).name}", sigval=signal.Signals(number))
 
 
 def _exit_code(codes: Sequence[int]) -> int:
     """Returns the exit code that tells most: a rank that was killed explains why the others failed."""
-    killed = [128 - code for code in codes if code < 0 and -code != signal.SIGTERM]
+    # One that was told to stop before it could listen has stopped, too.
+    asked = {-signal.SIGTERM: 143, -signal.SIGUSR1: 143}
+    codes = [asked.get(code, code) for code in codes]
+    killed = [128 - code for code in codes if code < 0]
     if killed:
         return killed[0]
-    shell_codes = [code if code >= 0 else 128 - code for code in codes]
-    return next((code for code in (2, 1, 3, 143, 130) if code in shell_codes), shell_codes[0])
+    return next((code for code in (2, 1, 3, 143, 130) if code in codes), codes[0])

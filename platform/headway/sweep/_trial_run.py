@@ -22,7 +22,6 @@ from headway.recipe import Recipe, load_recipe
 from headway.run import MetricsFile, RunFolder, make_run_folder, read_metrics
 from headway.sweep.ledger import trial_run_id
 from headway.track.recorder import OnReport
-from headway.training import total_steps
 
 Metrics = dict[str, float]
 SAVE_EVERY_S = 5.0
@@ -130,7 +129,7 @@ class TrialRun:
         def on_report(metrics: Metrics) -> bool:
             self._reached = int(metrics["step"])
             batches_per_epoch = round(metrics["step"] / metrics["epoch"])
-            if self._reached >= total_steps(recipe, batches_per_epoch):
+            if self._reached >= recipe.trainer.total_steps(batches_per_epoch):
                 # There is nothing left to stop; reported once the run is tested and closed.
                 self._last = metrics
                 return True

@@ -101,7 +101,7 @@ def check_sweep(
     not_fusable = "sweep.fuse is off" if search.fuse == "off" else why_not_fused(variants, data)
     if not_fusable and search.fuse not in ("auto", "off"):
         raise UserError(f"sweep.fuse: {search.fuse}, but {not_fusable}; set sweep.fuse=off")
-    total_steps = max(_total_steps(variant, data) for variant in variants)
+    total_steps = max(variant.trainer.total_steps(variant.trainer.batches(len(data.train))) for variant in variants)
     return Plan(
         name=loaded.name,
         tree=tree,
@@ -258,7 +258,7 @@ def _mutated(search: SweepSection) -> tuple[str, ...]:
 
 
 def _prepare(recipe: Recipe) -> tuple[Device, Data]:
-    from headway.fit import prepare
+    from headway.prepare import prepare
     from headway.supervise.place import choose_device
 
     device = choose_device(recipe.trainer)
@@ -280,16 +280,6 @@ def check_metric(metric: str, known: Collection[str]) -> None:
         raise UserError(f"sweep.metric: {metric!r} is not reported by a validation{hint}{listed}")
 
 
-def _total_steps(recipe: Recipe, data: Data) -> int:
-    from headway.training import total_steps
-
-    return total_steps(recipe, _batches(recipe, data))
-
-
-def _batches(recipe: Recipe, data: Data) -> int:
-    return -(-len(data.train) // recipe.trainer.batch_size)
-
-
 def _steps(name: str, recipe: Recipe, data: Data, total_steps: int) -> int:
     """Returns a scheduler's number of steps: as asked, or those between validations."""
     assert recipe.sweep is not None
@@ -298,7 +288,7 @@ def _steps(name: str, recipe: Recipe, data: Data, total_steps: int) -> int:
         raise UserError(
             f"sweep.scheduler.{name}: {asked}, but a trial has {total_steps} steps; lower it, or train longer"
         )
-    return min(asked or recipe.trainer.validate_every or _batches(recipe, data), total_steps)
+    return min(asked or recipe.trainer.validate_every or recipe.trainer.batches(len(data.train)), total_steps)
 
 
 def _command(recipe: str | Path | Recipe | Tree, changes: Mapping[str, Any], trust: Collection[str]) -> tuple[str, ...]:

@@ -155,8 +155,8 @@ def _steps_between_reports(plan: Plan, tree: dict[str, Any]) -> int:
     if plan.search.scheduler.grace_steps is None:
         return plan.grace_steps
     from headway.config.contracts import Place
-    from headway.fit import prepare
+    from headway.prepare import prepare
     from headway.recipe import load_recipe
 
-    data = prepare(load_recipe(tree, trust=plan.trust), Place(device=plan.device))
-    return -(-len(data.train) // int(tree["trainer"]["batch_size"]))
+    recipe = load_recipe(tree, trust=plan.trust)
+    return recipe.trainer.batches(len(prepare(recipe, Place(device=plan.device)).train))
