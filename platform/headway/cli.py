@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from headway import __version__
 from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayError, UserError
+from headway.jobs_verbs import jobs_app, submit_app
 from headway.sweep_verbs import sweeps_app
 from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs, Trust, add_verbs
@@ -29,6 +30,8 @@ app = App(
 data_app = App(name="data", help="Data sets: what is here, and how to get what is not.")
 app.command(data_app)
 app.command(sweeps_app)
+app.command(submit_app)
+app.command(jobs_app)
 add_verbs(app)
 app.register_install_completion_command()
 
@@ -110,7 +113,8 @@ def sweep(
     trials
         How many trials, in place of the recipe's sweep.trials.
     resume
-        Go on with this sweep: what has ended stays, what had not goes on from its newest checkpoint.
+        Go on with this sweep: what has ended stays, what had not goes on from its newest checkpoint. auto goes on
+        with --name where it is there, and starts it where it is not.
     address
         A running Ray cluster: auto, or ray://HOST:10001. local, this machine alone, when absent.
     name
@@ -129,6 +133,9 @@ def sweep(
         recipe = None
     if recipe is not None:
         check_recipe_names(recipe, changes, trust=trust)
+    if resume == "auto":
+        # What a job says each time it starts: its sweep goes on once it has begun.
+        recipe, resume, name = _begun_sweep(recipe, runs, name)
     if form is not None:
         if recipe is None:
             raise UserError("--as: needs the RECIPE to write a definition of")
@@ -143,6 +150,15 @@ def sweep(
     else:
         result.print_table()
     return EXIT_DONE
+
+
+def _begun_sweep(recipe: str | None, runs: Path, name: str | None) -> tuple[str | None, str | None, str | None]:
+    """Returns RECIPE, --resume and --name as a person would give them: the sweep of that name, where there is one."""
+    from headway.sweep.folder import is_sweep
+
+    if name is None:
+        raise UserError("--resume: auto goes on with the sweep that --name names; give one")
+    return (None, name, None) if is_sweep(runs / name) else (recipe, None, name)
 
 
 def _print_wandb_sweep(

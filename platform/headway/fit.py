@@ -20,7 +20,7 @@ from headway.config.contracts import Data, Place
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
 from headway.prepare import prepare
 from headway.recipe import Recipe, load_recipe
-from headway.run import RunFolder, check_run_name, create_run, find_run, make_run_folder, replace_file
+from headway.run import JOB_VARIABLE, RunFolder, check_run_name, create_run, find_run, make_run_folder, replace_file
 from headway.supervise.logs import rank_log
 from headway.supervise.orphans import end_with_parent
 from headway.supervise.place import choose_device, devices_per_node, rank_place
@@ -188,7 +188,7 @@ def _new_run(recipe: Recipe, runs: Path, name: str | None) -> RunFolder:
         run = create_run(runs, recipe.name, name=name)
     else:
         # Every node runs this line: they share one folder, whose name they must agree on.
-        job = os.environ.get("HEADWAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+        job = os.environ.get(JOB_VARIABLE) or os.environ.get("SLURM_JOB_ID")
         if name is None and job is None:
             raise UserError("trainer.nodes: several nodes write one run; give every node the same --name")
         run = RunFolder(runs / (name or f"{recipe.name}-{job}"))

@@ -33,6 +33,10 @@ from typing import IO, Any, Literal
 from headway.config.errors import UserError
 
 State = Literal["created", "running", "done", "failed", "stopped"]
+JOB_VARIABLE = "HEADWAY_JOB_ID"
+"""Environment variable: the job that a run is part of; the same on every node and after a requeue."""
+JOB_FOLDER_VARIABLE = "HEADWAY_JOB_DIR"
+"""Environment variable: the folder in which that job finds what was shipped with it."""
 ID_CHARACTERS = "letters, digits, dots, dashes and underscores"
 
 

@@ -7,7 +7,7 @@
       code.patch       what differs from the commit that job.json names, where something does
       script.sh ...    what was sent, exactly
       sent.json        the launcher's id for it, once it has it
-      state.json       where its tasks were last seen, and what was asked since (cancelled)
+      state.json       where its tasks were last seen, and what came of it (refused, cancelled, retried)
 
 Folders are 0700 and files 0600: a job may be nobody else's business.
 """
@@ -95,6 +95,14 @@ class JobRecord:
         """Notes that it is to be cancelled; before it is, so that its end is not taken for a failure."""
         self._change_state(cancelled=time.time())
 
+    def refusal(self) -> str | None:
+        """Returns why the launcher would not have it; None where it did not refuse."""
+        return _read(self.folder / "state.json").get("refused")
+
+    def mark_refused(self, reason: str) -> None:
+        """Notes that the launcher would not have it."""
+        self._change_state(refused=reason)
+
     def retried_as(self) -> str | None:
         """Returns the job that was submitted in its place."""
         return _read(self.folder / "state.json").get("retried_as")
@@ -139,6 +147,7 @@ def create_record(runs: Path, job: Job, profile: Launcher, rendering: Rendering,
         folder.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         folder.mkdir(mode=0o700)
         for name, text in {**job.files, **rendering.files}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_private(folder / name, text)
         whole = {
             "job": {**asdict(replace(job, files={})), "files": sorted(job.files)},

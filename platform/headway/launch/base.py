@@ -12,19 +12,18 @@ from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import AfterValidator, Field, NonNegativeInt, PositiveFloat, PositiveInt
 
 from headway.config.errors import UserError
 from headway.config.kinds import Family
 from headway.config.section import Kind
+from headway.run import JOB_FOLDER_VARIABLE, JOB_VARIABLE
 
 State = Literal["pending", "running", "preempted", "requeued", "done", "failed", "cancelled", "lost"]
 ENDED: frozenset[State] = frozenset({"done", "failed", "cancelled", "lost"})
 """States that a job does not leave by itself."""
-JOB_VARIABLE = "HEADWAY_JOB_ID"
-"""Tells a run which job it is part of; the same on every node and after a requeue."""
 RECIPE_FILE = "recipe.yaml"
 
 
@@ -53,6 +52,8 @@ class Job:
     verb: Literal["fit", "sweep"]
     names: tuple[str, ...]
     """The run (or sweep) that each task writes; one where there is no array."""
+    group: str = ""
+    """What belongs together under one name: the runs of an array, the jobs of one question."""
     overrides: tuple[tuple[str, ...], ...] = ((),)
     """Changes to the recipe that a task makes, aligned with `names`: ("trainer.seed=3",)."""
     trust: tuple[str, ...] = ()
@@ -144,6 +145,9 @@ Time = Annotated[str, AfterValidator(_time)]
 class Launcher(Kind):
     """A profile: where jobs run, with how much of it."""
 
+    PLACE: ClassVar[tuple[str, ...]] = ()
+    """Settings that say which cluster it is: jobs that agree in them are asked for together."""
+
     nodes: PositiveInt = 1
     """Machines of a job."""
     gpus_per_node: NonNegativeInt = 0
@@ -171,6 +175,10 @@ class Launcher(Kind):
     def ranks(self) -> int:
         """Returns the number of training processes on each node."""
         return self.ranks_per_node or self.gpus_per_node or 1
+
+    def variables(self, job: Job, folder: str) -> dict[str, str]:
+        """Returns the environment variables of a job whose folder the machine that runs it sees as `folder`."""
+        return {**self.environment, JOB_VARIABLE: job.id, JOB_FOLDER_VARIABLE: folder}
 
     def check(self, job: Job) -> None:
         """Raises a UserError where this profile cannot run the job, or what sends it is not here."""

@@ -19,7 +19,7 @@ import psutil
 
 from headway.config.errors import UserError
 from headway.launch._logs import read_log
-from headway.launch.base import JOB_VARIABLE, Job, JobStatus, Launcher, Rendering, Sent, meaning, seconds
+from headway.launch.base import Job, JobStatus, Launcher, Rendering, Sent, meaning, seconds
 
 SCRIPT = "script.sh"
 _PID = "pid"
@@ -38,7 +38,7 @@ class Config(Launcher):
 
     def render(self, job: Job, folder: Path, runs: Path) -> Rendering:
         """Returns a shell script that runs the tasks in turn."""
-        variables = {**self.environment, JOB_VARIABLE: job.id}
+        variables = self.variables(job, str(folder))
         limit = ""
         if self.time_limit:
             limit = f"timeout --signal=USR1 --kill-after={self.grace_s} {seconds(self.time_limit)} "
@@ -46,6 +46,7 @@ class Config(Launcher):
             "#!/usr/bin/env bash",
             f"# Job {job.id}: sent with `headway submit {job.verb}`; its log is task-<n>.log beside this file.",
             "set -u",
+            "umask 077",
             f"cd {shlex.quote(str(folder))}",
             f"echo $$ >{_PID}",
             *(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())),

@@ -15,6 +15,7 @@ from types import FrameType
 from uuid import uuid4
 
 from headway.config.errors import UserError
+from headway.run import JOB_VARIABLE
 from headway.supervise.orphans import PARENT_VARIABLE
 
 
@@ -52,7 +53,7 @@ def run_ranks(
         min_nodes=num_nodes,
         max_nodes=num_nodes,
         nproc_per_node=ranks_per_node,
-        run_id=os.environ.get("HEADWAY_JOB_ID", "headway") if num_nodes > 1 else uuid4().hex,
+        run_id=os.environ.get(JOB_VARIABLE, "headway") if num_nodes > 1 else uuid4().hex,
         rdzv_backend="c10d",
         rdzv_endpoint=endpoint if num_nodes > 1 else "127.0.0.1:0",
         local_addr="127.0.0.1" if num_nodes == 1 else None,
