@@ -7,6 +7,7 @@ Nothing here imports torch, lightning, wandb or deepspeed.
 
 from __future__ import annotations
 
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -179,6 +180,12 @@ class Launcher(Kind):
     def variables(self, job: Job, folder: str) -> dict[str, str]:
         """Returns the environment variables of a job whose folder the machine that runs it sees as `folder`."""
         return {**self.environment, JOB_VARIABLE: job.id, JOB_FOLDER_VARIABLE: folder}
+
+    def check_secrets(self) -> None:
+        """Raises a UserError where a secret is to be taken from this environment and is not in it."""
+        for name in self.secrets:
+            if name not in os.environ:
+                raise UserError(f"secrets: {name} is not set here; export it, or take it out of the profile")
 
     def check(self, job: Job) -> None:
         """Raises a UserError where this profile cannot run the job, or what sends it is not here."""

@@ -30,7 +30,8 @@ class Config(Launcher):
     """Runs jobs on this machine."""
 
     def check(self, job: Job) -> None:
-        """Refuses several machines: there is one."""
+        """Refuses several machines: there is one; and a secret that is not set."""
+        self.check_secrets()
         if self.nodes > 1:
             raise UserError(f"nodes: {self.nodes}, but kind local is this machine alone; use slurm, ray or kubernetes")
         if job.workers:

@@ -1,0 +1,170 @@
+"""Writes the sbatch script of a job: what a person would have written, and can read and send by hand.
+
+One `srun headway fit` a node; it starts that node's ranks itself, so that the number of Slurm's tasks and that of GPUs
+cannot disagree. The batch shell hears the warning before the time limit, passes it on, and puts the job back into the
+queue once the run has saved where it is.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING
+
+from headway.launch.base import Job, seconds
+
+if TYPE_CHECKING:
+    from headway.launch.slurm import Config
+
+SCRIPT = "script.sh"
+
+
+def sbatch_script(profile: Config, job: Job, *, folder: str, runs: str) -> str:
+    """Returns the script.
+
+    Args:
+        profile: where the job runs.
+        job: what it does.
+        folder: the job's folder as the cluster sees it.
+        runs: the folder of run folders, seen likewise.
+    """
+    return "\n".join(
+        [
+            "#!/bin/bash",
+            f"# Job {job.id}: written by `headway submit {job.verb}`, sent with `sbatch {SCRIPT}`.",
+            *(f"#SBATCH {option}" for option in _options(profile, job, folder)),
+            "",
+            "set -u",
+            "umask 077",
+            f"cd {shlex.quote(folder)} || exit 1",
+            "task=${SLURM_ARRAY_TASK_ID:-0}",
+            'rm -f "task-$task.exit"',
+            "restarts=${SLURM_RESTART_COUNT:-0}",
+            f'if [ "$restarts" -gt {profile.max_requeues} ]; then',
+            f'  echo "headway: requeued more than max_requeues: {profile.max_requeues} times; given up" >&2',
+            '  echo 143 >"task-$task.exit"',
+            "  exit 143",
+            "fi",
+            f'if [ "$SLURM_NNODES" -ne {1 if job.workers else profile.nodes} ]; then',
+            f'  echo "headway: the profile says nodes: {profile.nodes}, and Slurm gave $SLURM_NNODES" >&2',
+            "  exit 2",
+            "fi",
+            "",
+            *_environment(profile, job, folder),
+            "",
+            *_commands(profile, job, folder, runs),
+            "",
+            *_STEP,
+            "",
+        ]
+    )
+
+
+def _options(profile: Config, job: Job, folder: str) -> list[str]:
+    nodes = 1 if job.workers else profile.nodes
+    tasks = job.workers + 1 if job.workers else len(job.names)
+    log = "task-%a.log" if tasks > 1 else "task-0.log"
+    several = f"--array=0-{tasks - 1}" + (f"%{profile.array_limit}" if profile.array_limit else "")
+    limit_s = seconds(profile.time_limit) if profile.time_limit else None
+    gpus = f"{profile.gpu_type}:{profile.gpus_per_node}" if profile.gpu_type else str(profile.gpus_per_node)
+    options = {
+        f"--job-name={job.id}": True,
+        f"--comment={shlex.quote(f'headway {job.group}')}": bool(job.group),
+        f"--chdir={shlex.quote(folder)}": True,
+        f"--output={shlex.quote(f'{folder}/{log}')}": True,
+        "--open-mode=append": True,
+        several: tasks > 1,
+        f"--nodes={nodes}": True,
+        "--ntasks-per-node=1": True,
+        f"--gpus-per-node={gpus}": profile.gpus_per_node > 0,
+        f"--cpus-per-task={profile.cpus_per_node}": profile.cpus_per_node is not None,
+        f"--mem={(profile.memory_gb or 0) * 1000:.0f}M": profile.memory_gb is not None,
+        f"--time={_clock(limit_s or 0)}": limit_s is not None,
+        f"--signal=B:USR1@{profile.grace_s}": True,
+        "--requeue": True,
+        f"--partition={profile.partition}": profile.partition is not None,
+        f"--account={profile.account}": profile.account is not None,
+        f"--qos={profile.qos}": profile.qos is not None,
+        f"--constraint={shlex.quote(profile.constraint or '')}": profile.constraint is not None,
+        "--exclusive": profile.exclusive,
+    }
+    return [option for option, wanted in options.items() if wanted]
+
+
+def _clock(whole_s: int) -> str:
+    """Returns a time as Slurm writes it: days-hours:minutes:seconds."""
+    minutes, rest_s = divmod(whole_s, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    return f"{days}-{hours:02}:{minutes:02}:{rest_s:02}" if days else f"{hours:02}:{minutes:02}:{rest_s:02}"
+
+
+def _environment(profile: Config, job: Job, folder: str) -> list[str]:
+    variables = profile.variables(job, folder)
+    return [
+        *(f"module load {shlex.quote(module)}" for module in profile.modules),
+        *profile.setup,
+        *(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())),
+        # The batch shell is on the first node; jobs that share it have ports of their own.
+        "export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
+        # Since Slurm 22.05 srun does not take it from sbatch.
+        'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"' if profile.cpus_per_node else "",
+    ]
+
+
+def _commands(profile: Config, job: Job, folder: str, runs: str) -> list[str]:
+    """Returns the definition of `command`, the line that srun starts, for each task of an array."""
+    lines = [
+        f"  {task}) command=(headway {shlex.join(job.arguments(task, folder=folder, runs=runs))}) ;;"
+        for task in range(len(job.names))
+    ]
+    return [
+        "case $task in",
+        *lines,
+        "esac",
+        f"launch=(srun --nodes=$SLURM_NNODES --kill-on-bad-exit=1{_container(profile, folder, runs)})",
+    ]
+
+
+def _container(profile: Config, folder: str, runs: str) -> str:
+    """Returns what goes between srun's own options and the command."""
+    mounts = [f"{path}:{path}" for path in dict.fromkeys([folder, runs])] + list(profile.mounts)
+    if profile.container == "pyxis":
+        image = shlex.quote(profile.image or "")
+        workdir = shlex.quote(f"--container-workdir={PurePosixPath(folder)}")
+        return f" --container-image={image} {shlex.quote('--container-mounts=' + ','.join(mounts))} {workdir}"
+    if profile.container == "apptainer":
+        binds = " ".join(f"--bind {shlex.quote(mount)}" for mount in mounts)
+        nvidia = " --nv" if profile.gpus_per_node else ""
+        return f" apptainer exec{nvidia} {binds} --pwd {shlex.quote(folder)} {shlex.quote(profile.image or '')}"
+    return ""
+
+
+_STEP = [
+    "# A warning comes before the time limit, and where the site sends one before a preemption: the run saves and",
+    "# ends with 143.",
+    "step=",
+    'trap \'[ -n "$step" ] && kill -USR1 "$step"\' USR1',
+    '"${launch[@]}" "${command[@]}" &',
+    "step=$!",
+    'wait "$step"',
+    "code=$?",
+    'while kill -0 "$step" 2>/dev/null; do  # the trap cuts a wait short',
+    '  wait "$step"',
+    "  code=$?",
+    "done",
+    "",
+    "# Saved and told to go: back into the queue, unless it was cancelled. Slurm itself requeues what it preempts or",
+    "# loses a node of.",
+    'if [ "$code" -eq 143 ]; then',
+    '  case $(scontrol show job --oneliner "$SLURM_JOB_ID") in',
+    "    *JobState=CANCELLED*) ;;",
+    "    *JobState=*)",
+    '      scontrol requeue "$SLURM_JOB_ID" && exit "$code"',
+    "      ;;",
+    '    *) echo "headway: scontrol is not here; the position is saved, and headway jobs retry goes on" >&2 ;;',
+    "  esac",
+    "fi",
+    'echo "$code" >"task-$task.exit"',
+    'exit "$code"',
+]
