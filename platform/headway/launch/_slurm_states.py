@@ -7,9 +7,9 @@ import time
 
 from headway.launch.base import JobStatus, State, meaning
 
-_COLUMNS = tuple(
-    ["ArrayJobID", "ArrayTaskID", "State", "Reason", "NodeList", "StartTime", "EndTime", "RestartCnt", "exit_code"]
-)
+_COLUMNS = (
+    "ArrayJobID", "ArrayTaskID", "State", "Reason", "NodeList", "StartTime", "EndTime", "RestartCnt", "exit_code",
+)  # fmt: skip
 FORMAT = ",".join(f"{column}:|" for column in _COLUMNS)
 """For `squeue --Format`: columns of any width, each closed by a bar."""
 SACCT_FIELDS = "JobID,State,ExitCode,NodeList,End,Restarts"
