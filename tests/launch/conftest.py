@@ -98,7 +98,7 @@ def _start(cluster: Slurm) -> None:
     cluster.wait_for(lambda: (munge / "socket").exists(), "munge")
     first = _free_port()
     nodes = "".join(
-        f"NodeName=n{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free_port()} CPUs=2 RealMemory=4000 State=UNKNOWN\n"
+        f"NodeName=n{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free_port()} CPUs=2 RealMemory=4000\n"
         for node in (1, 2)
     )
     (folder / "slurm.conf").write_text(
