@@ -108,7 +108,7 @@ def _environment(profile: Config, job: Job, folder: str) -> list[str]:
         # The batch shell is on the first node; jobs that share it have ports of their own.
         "export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
         # Since Slurm 22.05 srun does not take it from sbatch.
-        'export SRUN_CPUS_PER_TASK="${SLURM_CPUS_PER_TASK:-1}"' if profile.cpus_per_node else "",
+        *(["export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK"] if profile.cpus_per_node else []),
     ]
 
 
@@ -147,11 +147,10 @@ _STEP = [
     'trap \'[ -n "$step" ] && kill -USR1 "$step"\' USR1',
     '"${launch[@]}" "${command[@]}" &',
     "step=$!",
-    'wait "$step"',
-    "code=$?",
-    'while kill -0 "$step" 2>/dev/null; do  # the trap cuts a wait short',
+    "while :; do",
     '  wait "$step"',
     "  code=$?",
+    '  [ "$code" -eq 138 ] || break  # the trap cuts a wait short',
     "done",
     "",
     "# Saved and told to go: back into the queue, unless it was cancelled. Slurm itself requeues what it preempts or",

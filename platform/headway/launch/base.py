@@ -98,7 +98,7 @@ class Rendering:
     """What sends them, as a person would type it in the job's folder."""
 
 
-_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.:/@%+=,-]*", re.ASCII)
+_PLAIN = re.compile(r"[A-Za-z0-9_./][A-Za-z0-9_.:/@%+=,-]*", re.ASCII)
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _TIME = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?", re.ASCII)
 
