@@ -22,6 +22,7 @@ jobs_app = App(name="jobs", help="Jobs: where they stand, what they print, and h
 On = Annotated[str, Parameter(help="Profile: a file, or a name (see `headway submit profiles`).")]
 With = Annotated[tuple[str, ...], Parameter(name="--with", help="Change to the profile: nodes=4 time_limit=2h.")]
 DryRun = Annotated[bool, Parameter(negative="", help="Print what would be sent, and send nothing.")]
+Insecure = Annotated[bool, Parameter(negative="", help="Send even to a Ray cluster that asks for no token.")]
 Group = Annotated[str | None, Parameter(help="Name for jobs that belong together; cancel, logs and wait take it.")]
 _REFRESH_S = 2.0
 
@@ -37,6 +38,7 @@ def submit_fit(
     runs: Runs = Path("runs"),
     name: str | None = None,
     group: Group = None,
+    insecure: Insecure = False,
     dry_run: DryRun = False,
     trust: Trust = (),
     json: Json = False,
@@ -54,6 +56,7 @@ def submit_fit(
     name
         The run's id; made up when absent.
     """
+    changes = (*changes, "insecure=true") if insecure else changes
     return _submit("fit", recipe, overrides, on, changes, seeds, runs, name, group, dry_run, trust, json)
 
 
@@ -67,6 +70,7 @@ def submit_sweep(
     runs: Runs = Path("runs"),
     name: str | None = None,
     group: Group = None,
+    insecure: Insecure = False,
     dry_run: DryRun = False,
     trust: Trust = (),
     json: Json = False,
@@ -82,6 +86,7 @@ def submit_sweep(
     name
         The sweep's id; made up when absent.
     """
+    changes = (*changes, "insecure=true") if insecure else changes
     return _submit("sweep", recipe, overrides, on, changes, "", runs, name, group, dry_run, trust, json)
 
 

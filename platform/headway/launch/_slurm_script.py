@@ -52,6 +52,7 @@ def sbatch_script(profile: Config, job: Job, *, folder: str, runs: str) -> str:
             "",
             *_environment(profile, job, folder),
             "",
+            *(_SWEEP if job.workers else []),
             *_commands(profile, job, folder, runs),
             "",
             *_STEP,
@@ -114,8 +115,9 @@ def _environment(profile: Config, job: Job, folder: str) -> list[str]:
 
 def _commands(profile: Config, job: Job, folder: str, runs: str) -> list[str]:
     """Returns the definition of `command`, the line that srun starts, for each task of an array."""
+    cluster = ' --address "$MASTER_ADDR:$MASTER_PORT"' if job.workers else ""
     lines = [
-        f"  {task}) command=(headway {shlex.join(job.arguments(task, folder=folder, runs=runs))}) ;;"
+        f"  {task}) command=(headway {shlex.join(job.arguments(task, folder=folder, runs=runs))}{cluster}) ;;"
         for task in range(len(job.names))
     ]
     return [
@@ -139,6 +141,37 @@ def _container(profile: Config, folder: str, runs: str) -> str:
         return f" apptainer exec{nvidia} {binds} --pwd {shlex.quote(folder)} {shlex.quote(profile.image or '')}"
     return ""
 
+
+_SWEEP = [
+    "# The machines of a sweep are tasks of an array: the first is Ray's head and searches, the others join it, whenever",
+    "# they start, and stay until it is done. Ray takes commands from whoever has the token.",
+    "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$PWD/ray-token",
+    'ray=(ray start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_ON_NODE")',
+    'if [ "$task" -gt 0 ]; then',
+    "  trap 'scontrol requeue \"$SLURM_JOB_ID\"; exit 143' USR1",
+    "  while [ ! -f task-0.exit ]; do",
+    "    if [ -s ray-head ]; then",
+    '      "${ray[@]}" --address="$(cat ray-head)" &',
+    "      node=$!",
+    '      while [ ! -f task-0.exit ] && kill -0 "$node" 2>/dev/null; do sleep 2; done',
+    '      kill "$node" 2>/dev/null',
+    '      wait "$node"',
+    "    fi",
+    "    sleep 2",
+    "  done",
+    "  exit 0",
+    "fi",
+    "[ -s ray-token ] || head -c 32 /dev/urandom | sha256sum | cut -d ' ' -f 1 >ray-token",
+    '"${ray[@]}" --head --port="$MASTER_PORT" --include-dashboard=false &',
+    "head=$!",
+    'until (exec 3<>"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do',
+    '  kill -0 "$head" 2>/dev/null || { echo 1 >task-0.exit; exit 1; }',
+    "  sleep 1",
+    "done",
+    'echo "$MASTER_ADDR:$MASTER_PORT" >ray-head',
+    """trap 'rm -f ray-head; kill "$head"; wait "$head"' EXIT""",
+    "",
+]
 
 _STEP = [
     "# A warning comes before the time limit, and where the site sends one before a preemption: the run saves and",

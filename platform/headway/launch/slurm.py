@@ -85,8 +85,6 @@ class Config(Launcher):
     def check(self, job: Job) -> None:
         """Refuses a secret that is not set here, and a machine without Slurm."""
         self.check_secrets()
-        if job.workers:
-            raise UserError("nodes: a sweep runs on one node under kind slurm; leave nodes at 1, or submit it to ray")
         if self.host is None and shutil.which("sbatch") is None:
             raise UserError("kind: slurm, but sbatch is not installed here; name a login node in the profile's host")
 
