@@ -191,15 +191,15 @@ def test_a_waiting_job_says_why(slurm, submit, profile, runs) -> None:
 def test_a_sweep_searches_on_two_machines(slurm, profile, runs, command, tiny_mlp, tmp_path) -> None:
     recipe = tmp_path / "sweep.yaml"
     space = {"optim.lr": {"loguniform": [1e-4, 1e-2]}}
-    changes = {"sweep": {"trials": 12, "space": space, "fuse": "off"}}
+    changes = {"sweep": {"trials": 6, "space": space, "fuse": "off"}}
     recipe.write_text(yaml.safe_dump({**tiny_mlp, **changes}))
     on = profile(nodes=2, cpus_per_node=1)
-    done = command("submit", "sweep", recipe, "trainer.max_steps=3000", "--on", on, "--name", "wide", "--runs", runs)
+    done = command("submit", "sweep", recipe, "trainer.max_steps=1000", "--on", on, "--name", "wide", "--runs", runs)
     assert done.returncode == 0, done.stderr
     waited = command("jobs", "wait", "wide", "--runs", runs, timeout=400)
     assert waited.returncode == 0, command("jobs", "logs", "wide", "--runs", runs).stdout
     shown = json.loads(command("sweeps", "show", "wide", "--runs", runs, "--json").stdout)
-    assert shown["counts"]["done"] == 12
+    assert shown["counts"]["done"] == 6
     (record,) = list_records(runs)
     assert (record.folder / "ray-token").stat().st_mode & 0o777 == 0o600
     assert not (record.folder / "ray-head").exists()

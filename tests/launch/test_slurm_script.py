@@ -51,6 +51,11 @@ def test_the_script_is_the_one_that_was_read(name: str, settings) -> None:
     assert script(**settings) == (GOLDEN / f"{name}.sh").read_text()
 
 
+def test_a_sweeps_script_is_the_one_that_was_read() -> None:
+    job = Job("search-1122-101500-ab12cd", "sweep", ("search",), group="search", workers=3)
+    assert script(job, nodes=4, gpus_per_node=4) == (GOLDEN / "slurm-sweep.sh").read_text()
+
+
 def test_an_array_has_a_line_for_each_seed() -> None:
     job = Job("a-1", "fit", ("a-seed3", "a-seed5"), group="a", overrides=(("trainer.seed=3",), ("trainer.seed=5",)))
     text = script(job, array_limit=1)
@@ -155,7 +160,7 @@ def test_requeues_have_a_cap_and_nodes_are_counted(tmp_path) -> None:
     assert "requeued more than max_requeues: 2 times" in done.stderr
     done = run(script(folder=str(folder), nodes=2), folder, tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert "nodes: 2, and Slurm gave 1" in done.stderr
+    assert "asked for 2 nodes, and Slurm gave 1" in done.stderr
 
 
 def test_squeue_and_sacct_are_read_in_headways_words() -> None:

@@ -28,6 +28,7 @@ def sbatch_script(profile: Config, job: Job, *, folder: str, runs: str) -> str:
         folder: the job's folder as the cluster sees it.
         runs: the folder of run folders, seen likewise.
     """
+    nodes = _nodes(profile, job)
     return "\n".join(
         [
             "#!/bin/bash",
@@ -45,8 +46,8 @@ def sbatch_script(profile: Config, job: Job, *, folder: str, runs: str) -> str:
             '  echo 143 >"task-$task.exit"',
             "  exit 143",
             "fi",
-            f'if [ "$SLURM_NNODES" -ne {1 if job.workers else profile.nodes} ]; then',
-            f'  echo "headway: the profile says nodes: {profile.nodes}, and Slurm gave $SLURM_NNODES" >&2',
+            f'if [ "$SLURM_NNODES" -ne {nodes} ]; then',
+            f'  echo "headway: asked for {nodes} nodes, and Slurm gave $SLURM_NNODES" >&2',
             "  exit 2",
             "fi",
             "",
@@ -61,8 +62,12 @@ def sbatch_script(profile: Config, job: Job, *, folder: str, runs: str) -> str:
     )
 
 
+def _nodes(profile: Config, job: Job) -> int:
+    """Returns the machines of one task: those of a sweep are tasks of their own."""
+    return 1 if job.workers else profile.nodes
+
+
 def _options(profile: Config, job: Job, folder: str) -> list[str]:
-    nodes = 1 if job.workers else profile.nodes
     tasks = job.workers + 1 if job.workers else len(job.names)
     log = "task-%a.log" if tasks > 1 else "task-0.log"
     several = f"--array=0-{tasks - 1}" + (f"%{profile.array_limit}" if profile.array_limit else "")
@@ -75,7 +80,7 @@ def _options(profile: Config, job: Job, folder: str) -> list[str]:
         f"--output={shlex.quote(f'{folder}/{log}')}": True,
         "--open-mode=append": True,
         several: tasks > 1,
-        f"--nodes={nodes}": True,
+        f"--nodes={_nodes(profile, job)}": True,
         "--ntasks-per-node=1": True,
         f"--gpus-per-node={gpus}": profile.gpus_per_node > 0,
         f"--cpus-per-task={profile.cpus_per_node}": profile.cpus_per_node is not None,
@@ -143,8 +148,8 @@ def _container(profile: Config, folder: str, runs: str) -> str:
 
 
 _SWEEP = [
-    "# The machines of a sweep are tasks of an array: the first is Ray's head and searches, the others join it, whenever",
-    "# they start, and stay until it is done. Ray takes commands from whoever has the token.",
+    "# The machines of a sweep are tasks of an array: the first is Ray's head and searches, the others join it",
+    "# whenever they start, and stay until it is done. Ray takes commands from whoever has the token.",
     "export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$PWD/ray-token",
     'ray=(ray start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_ON_NODE")',
     'if [ "$task" -gt 0 ]; then',

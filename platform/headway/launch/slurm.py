@@ -85,6 +85,10 @@ class Config(Launcher):
     def check(self, job: Job) -> None:
         """Refuses a secret that is not set here, and a machine without Slurm."""
         self.check_secrets()
+        if job.workers and self.container != "none":
+            raise UserError(
+                f"container: {self.container}, but a sweep on several nodes runs outside of one; use a venv"
+            )
         if self.host is None and shutil.which("sbatch") is None:
             raise UserError("kind: slurm, but sbatch is not installed here; name a login node in the profile's host")
 

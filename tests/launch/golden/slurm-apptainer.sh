@@ -23,7 +23,7 @@ if [ "$restarts" -gt 20 ]; then
   exit 143
 fi
 if [ "$SLURM_NNODES" -ne 1 ]; then
-  echo "headway: the profile says nodes: 1, and Slurm gave $SLURM_NNODES" >&2
+  echo "headway: asked for 1 nodes, and Slurm gave $SLURM_NNODES" >&2
   exit 2
 fi
 

@@ -27,7 +27,7 @@ if [ "$restarts" -gt 20 ]; then
   exit 143
 fi
 if [ "$SLURM_NNODES" -ne 2 ]; then
-  echo "headway: the profile says nodes: 2, and Slurm gave $SLURM_NNODES" >&2
+  echo "headway: asked for 2 nodes, and Slurm gave $SLURM_NNODES" >&2
   exit 2
 fi
 
