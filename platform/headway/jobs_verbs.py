@@ -188,7 +188,7 @@ def list_jobs(
         if watch and sys.stdout.isatty():
             sys.stdout.write("\x1b[2J\x1b[H")
         print_table(
-            ["job", "state", "why", "where", "since", "step", "metric", "requeued"], [_line(task) for task in tasks]
+            ["job", "state", "why", "where", "since", "progress", "metric", "requeued"], [_line(task) for task in tasks]
         )
         if not watch:
             return EXIT_DONE
@@ -323,15 +323,14 @@ def _recent(records: list[JobRecord], everything: bool) -> list[JobRecord]:
 def _line(task: board.Task) -> list[str]:
     whole = task.as_dict()
     since = whole["since"] or whole["submitted"]
-    best = whole["best"] or {}
     return [
         str(whole["job"]),
         str(whole["state"]),
         str(whole["reason"]),
         f"{whole['profile']} {','.join(whole['where'])}".strip(),
         _ago(since),
-        str(whole["step"] or ""),
-        f"{best['metric']} {best['value']:.4g}" if best else "",
+        task.progress(),
+        task.metric(),
         str(whole["requeues"] or ""),
     ]
 

@@ -96,6 +96,23 @@ def test_a_failed_job_says_what_its_exit_code_means(command, recipe_file, runs) 
     assert task.status.reason == "exit code 3: training failed, see the log"
 
 
+def test_a_sweep_is_one_job(command, tiny_mlp, runs, tmp_path) -> None:
+    # A sampled kind must not meet the defaults of the kind it replaces, in the recipe that travels.
+    space = {"init.kind": {"choice": ["normal", "orthogonal"]}, "optim.lr": {"loguniform": [1e-4, 1e-2]}}
+    recipe = tmp_path / "sweep.yaml"
+    recipe.write_text(json.dumps({**tiny_mlp, "sweep": {"trials": 3, "space": space, "fuse": "on"}}))
+    sent = command("submit", "sweep", recipe, "--on", "local", "--name", "search", "--runs", runs)
+    assert sent.returncode == 0, sent.stderr
+    assert command("jobs", "wait", "search", "--runs", runs).returncode == 0
+    (task,) = board.look(list_records(runs))
+    assert task.progress() == "3 of 3 trials"
+    assert task.metric().startswith(("val/loss 0.", "val/loss 1.", "val/loss 2."))
+    assert "search-0001" in command("jobs", "logs", "search", "--runs", runs).stdout
+    bad = command("submit", "sweep", recipe, "sweep.space={init.gian: {choice: [1.0]}}", "--on", "local")
+    assert bad.returncode == 2
+    assert "did you mean" in bad.stderr
+
+
 def test_the_time_limit_ends_a_job_saved(command, recipe_file, runs) -> None:
     profile = runs.parent / "short.yaml"
     profile.write_text("kind: local\ntime_limit: 12s\n")

@@ -35,6 +35,22 @@ class Task:
         """Returns the run's folder, which may not be there (yet, or on this machine)."""
         return RunFolder(self.record.runs / self.record.job.names[self.index])
 
+    def progress(self) -> str:
+        """Returns how far it is: the step of a run, the trials of a sweep."""
+        run = self.run.status()
+        trials = run.get("trials")
+        if isinstance(trials, dict):
+            ended = sum(int(trials.get(state, 0)) for state in ("done", "stopped", "failed"))
+            return f"{ended} of {trials.get('total', '?')} trials"
+        return f"step {run['step']}" if run.get("step") else ""
+
+    def metric(self) -> str:
+        """Returns the best value so far of what the run or the sweep is judged by."""
+        run = self.run.status()
+        best = run.get("best") or {}
+        name, value = best.get("metric", run.get("metric")), best.get("value")
+        return f"{name} {value:.4g}" if name and isinstance(value, int | float) else ""
+
     def as_dict(self) -> dict[str, Any]:
         """Returns what `--json` prints."""
         run = self.run.status()
@@ -53,6 +69,7 @@ class Task:
             "exit_code": self.status.exit_code,
             "requeues": self.status.requeues,
             "step": run.get("step"),
+            "trials": run.get("trials"),
             "best": run.get("best"),
         }
 

@@ -7,18 +7,21 @@ What is wrong with a recipe or a profile is said before anything is written or s
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from headway.config.contracts import Place
 from headway.config.errors import UserError
+from headway.config.overrides import override, parse_assignments
+from headway.config.reading import dump
 from headway.jobs.records import JobRecord, create_record, job_folder, new_job_id
 from headway.jobs.shipping import shipped_files
 from headway.launch.base import Job, Launcher, Rendering, Unreachable
 from headway.recipe import Recipe, load_recipe
 from headway.run import check_run_name
+from headway.sweep.check import as_written, check_space
 
 Verb = Literal["fit", "sweep"]
 
@@ -64,11 +67,11 @@ def prepare_submission(
     Raises:
         UserError: one line with the setting, its value and the remedy.
     """
-    loaded = load_recipe(recipe, list(overrides), trust=trust)
-    if verb == "fit":
-        loaded = place_recipe(loaded, profile)
-    elif loaded.sweep is None:
-        raise UserError(f"{recipe}: has no sweep section to submit; add one, or use `headway submit fit`")
+    changes = parse_assignments(overrides)
+    loaded = load_recipe(recipe, changes, trust=trust)
+    shipped = (
+        place_recipe(loaded, profile).yaml() if verb == "fit" else _sweep_as_written(recipe, changes, loaded, trust)
+    )
     _check_seeds(verb, seeds)
     for given in filter(None, (name, group)):
         check_run_name(given)
@@ -82,11 +85,24 @@ def prepare_submission(
         overrides=tuple((f"trainer.seed={seed}",) for seed in seeds) or ((),),
         trust=tuple(trust),
         workers=profile.nodes - 1 if verb == "sweep" else 0,
-        files=shipped_files(loaded.yaml(), trust),
+        files=shipped_files(shipped, trust),
     )
     profile.check(job)
     runs = runs.absolute()
     return Submission(job, profile, profile_name, profile.render(job, job_folder(runs, job.id), runs), runs)
+
+
+def _sweep_as_written(recipe: str | Path, changes: Mapping[str, Any], loaded: Recipe, trust: Collection[str]) -> str:
+    """Returns a sweep's recipe without its defaults, with which a sampled kind would meet those of another.
+
+    Raises:
+        UserError: there is nothing to search, or a value of the space that the recipe refuses.
+    """
+    if loaded.sweep is None:
+        raise UserError(f"{recipe}: has no sweep section to submit; add one, or use `headway submit fit`")
+    tree = override(as_written(recipe), changes)
+    check_space(tree, loaded.sweep, trust=trust)
+    return dump(tree)
 
 
 def place_recipe(recipe: Recipe, profile: Launcher) -> Recipe:

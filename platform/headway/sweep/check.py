@@ -85,7 +85,7 @@ def check_sweep(
             "sweep: {trials: 16, space: {optim.lr: {loguniform: [1e-4, 1e-1]}}}"
         )
     search = loaded.sweep
-    tree = override(_as_written(recipe), changes)
+    tree = override(as_written(recipe), changes)
     proxy = dict(search.proxy or {})
     narrow = _narrow(tree, search, trust=trust) if proxy else loaded
     variants = [narrow, *check_space(override(tree, proxy), search, trust=trust)]
@@ -141,7 +141,7 @@ def _narrow(tree: Tree, search: SweepSection, *, trust: Collection[str]) -> Reci
         raise UserError(f"sweep.proxy: {error}") from None
 
 
-def _as_written(recipe: str | Path | Recipe | Tree) -> Tree:
+def as_written(recipe: str | Path | Recipe | Tree) -> Tree:
     """Returns a recipe without its defaults.
 
     With them, a sampled init.kind would meet those of the kind it replaces, and a sampled
