@@ -126,6 +126,7 @@ def test_hostile_values_arrive_as_they_are_and_do_nothing(tmp_path) -> None:
         (0, "RUNNING", False, "0"),
         (3, "RUNNING", False, "3"),
         (143, "RUNNING", True, None),
+        (138, "RUNNING", False, "138"),  # told before its handler was there
         (143, "CANCELLED", False, "143"),
         (143, "", False, "143"),
     ],
@@ -161,6 +162,7 @@ def test_requeues_have_a_cap_and_nodes_are_counted(tmp_path) -> None:
     done = run(script(folder=str(folder), nodes=2), folder, tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert "asked for 2 nodes, and Slurm gave 1" in done.stderr
+    assert (folder / "task-0.exit").read_text() == "2\n"
 
 
 def test_squeue_and_sacct_are_read_in_headways_words() -> None:

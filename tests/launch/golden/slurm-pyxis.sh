@@ -28,6 +28,7 @@ if [ "$restarts" -gt 20 ]; then
 fi
 if [ "$SLURM_NNODES" -ne 2 ]; then
   echo "headway: asked for 2 nodes, and Slurm gave $SLURM_NNODES" >&2
+  echo 2 >"task-$task.exit"
   exit 2
 fi
 
@@ -51,8 +52,9 @@ step=$!
 while :; do
   wait "$step"
   code=$?
-  [ "$code" -eq 138 ] || break  # the trap cuts a wait short
+  [ "$code" -eq 138 ] && kill -0 "$step" 2>/dev/null || break  # the trap cuts a wait short
 done
+[ "$code" -ne 138 ] || { wait "$step"; code=$?; }  # it ended while the trap ran, or of the signal itself
 
 # Saved and told to go: back into the queue, unless it was cancelled. Slurm itself requeues what it preempts or
 # loses a node of.
