@@ -155,8 +155,11 @@ def steps(checkpoints: Path) -> list[int]:
 
 def load_newest(checkpoints: Path) -> tuple[Checkpoint | None, list[str]]:
     """Returns the newest checkpoint that is whole, and a line for each newer one that is not."""
-    _put_back(checkpoints)
     damaged: list[str] = []
+    if not checkpoints.is_dir() or not any(checkpoints.iterdir()):
+        # A new run's: hundreds of them are asked for as a sweep's rows begin.
+        return None, damaged
+    _put_back(checkpoints)
     for step in reversed(steps(checkpoints)):
         try:
             return load(checkpoints / f"{step:08d}"), damaged
