@@ -229,6 +229,13 @@ def test_a_login_node_gets_files_commands_and_secrets_through_ssh(tmp_path, monk
 
     (status,) = profile.statuses([Sent(job, native_id, tmp_path / "here")])["j-1"]
     assert (status.state, status.where) == ("running", ("far1",))
+    # Once Slurm has forgotten it, what the script left over there counts: it is neither lost nor sent again.
+    stub(tmp_path / "bin", "squeue", "exit 0")
+    stub(tmp_path / "bin", "sacct", "exit 1")
+    (far / "j-1" / "task-0.exit").write_text("0\n")
+    assert profile.find(job, tmp_path / "here") == "forgotten"
+    (status,) = profile.statuses([Sent(job, "forgotten", tmp_path / "here")])["j-1"]
+    assert (status.state, status.exit_code) == ("done", 0)
 
 
 def test_a_login_node_that_does_not_answer_is_one_line(tmp_path, monkeypatch) -> None:

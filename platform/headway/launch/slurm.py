@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -31,6 +32,9 @@ from headway.launch.base import (
     seconds,
 )
 
+_ASK_EVERY_S = 10.0
+FORGOTTEN = "forgotten"
+"""Stands for the id of a job that ran, by what its script left, and that Slurm knows no more."""
 _AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted")
 
 
@@ -116,7 +120,7 @@ class Config(Launcher):
             raise Unreachable(f"squeue: {last_line(error)}")
         if said.strip():
             return said.split()[0]
-        return "unknown" if (folder / "task-0.exit").exists() else None
+        return FORGOTTEN if self._exit_code(job, folder, 0) is not None else None
 
     def statuses(self, sent: Sequence[Sent]) -> dict[str, tuple[JobStatus, ...]]:
         """Returns what squeue says, of what it has forgotten what sacct says, and else what the scripts left."""
@@ -126,12 +130,15 @@ class Config(Launcher):
         if code:
             raise Unreachable(f"squeue: {last_line(error)}")
         known = read_squeue(said)
-        forgotten = [one for one in sent if (one.native_id, 0) not in known]
+        forgotten = [
+            one for one in sent if any((one.native_id, task) not in known for task in range(len(one.job.names)))
+        ]
         if forgotten:
-            known.update(self._from_accounting(forgotten))
+            # What squeue still knows is newer.
+            known = {**self._from_accounting(forgotten), **known}
         return {
             one.job.id: tuple(
-                known.get((one.native_id, task)) or _left_behind(one, task) for task in range(len(one.job.names))
+                known.get((one.native_id, task)) or self._left_behind(one, task) for task in range(len(one.job.names))
             )
             for one in sent
         }
@@ -154,8 +161,15 @@ class Config(Launcher):
                 raise UserError(f"{path}: there is no log yet on {self.host} ({last_line(error)})")
             yield said
             return
+        next_question = [0.0]
 
         def ended() -> bool:
+            # Asking a shared controller at every look at the file would be rude.
+            if (sent.folder / f"task-{task}.exit").exists():
+                return True
+            if time.monotonic() < next_question[0]:
+                return False
+            next_question[0] = time.monotonic() + _ASK_EVERY_S
             return self.statuses([sent])[sent.job.id][task].state not in ("pending", "running", "requeued", "preempted")
 
         yield from read_log(sent.folder / f"task-{task}.log", follow=follow, ended=ended)
@@ -167,6 +181,27 @@ class Config(Launcher):
     def _home(self, job: Job, folder: Path) -> str:
         """Returns the job's folder as the cluster sees it."""
         return str(folder) if self.folder is None else f"{self.folder.rstrip('/')}/{job.id}"
+
+    def _exit_code(self, job: Job, folder: Path, task: int) -> int | None:
+        """Returns the exit code that the script left in the job's folder, here or on the login node."""
+        name = f"task-{task}.exit"
+        try:
+            text = (folder / name).read_text() if self.host is None else self._far(job, folder, name)
+            return int(text)
+        except (OSError, ValueError):
+            return None
+
+    def _far(self, job: Job, folder: Path, name: str) -> str:
+        """Returns the text of a file of the job's folder on the login node; "" where there is none."""
+        code, said, _ = self._shell.run(["cat", f"{self._home(job, folder)}/{name}"])
+        return said if code == 0 else ""
+
+    def _left_behind(self, sent: Sent, task: int) -> JobStatus:
+        """Returns what the script's own files say of a job that Slurm has forgotten."""
+        code = self._exit_code(sent.job, sent.folder, task)
+        if code is None:
+            return JobStatus("lost", "Slurm knows nothing of it any more, and it left no exit code")
+        return JobStatus("done", exit_code=0) if code == 0 else JobStatus("failed", meaning(code), exit_code=code)
 
     def _from_accounting(self, sent: Sequence[Sent]) -> dict[tuple[str, int], JobStatus]:
         """Returns what the accounting knows; {} where the cluster keeps none."""
@@ -184,12 +219,3 @@ def _refusal(error: str) -> UserError:
         return Unreachable(f"sbatch: {last_line(error)}; `headway jobs` finds out whether it has the job")
     reason = last_line(error).removeprefix("sbatch: error: ").removeprefix("Batch job submission failed: ")
     return UserError(f"sbatch: {reason}; see the profile's partition, account, time_limit and sizes")
-
-
-def _left_behind(sent: Sent, task: int) -> JobStatus:
-    """Returns what the script's own files say of a job that Slurm has forgotten."""
-    try:
-        code = int((sent.folder / f"task-{task}.exit").read_text())
-    except (OSError, ValueError):
-        return JobStatus("lost", "Slurm knows nothing of it any more, and it left no exit code")
-    return JobStatus("done", exit_code=0) if code == 0 else JobStatus("failed", meaning(code), exit_code=code)
