@@ -126,7 +126,7 @@ def test_hostile_values_arrive_as_they_are_and_do_nothing(tmp_path) -> None:
         (0, "RUNNING", False, "0"),
         (3, "RUNNING", False, "3"),
         (143, "RUNNING", True, None),
-        (138, "RUNNING", False, "138"),  # told before its handler was there
+        (138, "RUNNING", True, None),  # told before its handler was there
         (143, "CANCELLED", False, "143"),
         (143, "", False, "143"),
     ],

@@ -108,9 +108,10 @@ def _clock(whole_s: int) -> str:
 
 def _environment(profile: Config, job: Job, folder: str) -> list[str]:
     variables = profile.variables(job, folder)
+    site = [*(f"module load {shlex.quote(module)}" for module in profile.modules), *profile.setup]
     return [
-        *(f"module load {shlex.quote(module)}" for module in profile.modules),
-        *profile.setup,
+        # What a site brings along does not always name its variables first.
+        *(["set +u", *site, "set -u"] if site else []),
         *(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())),
         # The batch shell is on the first node; jobs that share it have ports of their own.
         "export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))",
@@ -195,7 +196,7 @@ _STEP = [
     "",
     "# Saved and told to go: back into the queue, unless it was cancelled. Slurm itself requeues what it preempts or",
     "# loses a node of.",
-    'if [ "$code" -eq 143 ]; then',
+    'if [ "$code" -eq 143 ] || [ "$code" -eq 138 ]; then  # 138: told before it could listen',
     '  case $(scontrol show job --oneliner "$SLURM_JOB_ID") in',
     "    *JobState=CANCELLED*) ;;",
     "    *JobState=*)",

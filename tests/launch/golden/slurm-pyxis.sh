@@ -32,7 +32,9 @@ if [ "$SLURM_NNODES" -ne 2 ]; then
   exit 2
 fi
 
+set +u
 module load cuda/13.0
+set -u
 export HEADWAY_JOB_DIR=/shared/runs/.jobs/gpt
 export HEADWAY_JOB_ID=gpt-1122-101500-ab12cd
 export NCCL_DEBUG=WARN
@@ -58,7 +60,7 @@ done
 
 # Saved and told to go: back into the queue, unless it was cancelled. Slurm itself requeues what it preempts or
 # loses a node of.
-if [ "$code" -eq 143 ]; then
+if [ "$code" -eq 143 ] || [ "$code" -eq 138 ]; then  # 138: told before it could listen
   case $(scontrol show job --oneliner "$SLURM_JOB_ID") in
     *JobState=CANCELLED*) ;;
     *JobState=*)

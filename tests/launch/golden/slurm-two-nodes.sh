@@ -56,7 +56,7 @@ done
 
 # Saved and told to go: back into the queue, unless it was cancelled. Slurm itself requeues what it preempts or
 # loses a node of.
-if [ "$code" -eq 143 ]; then
+if [ "$code" -eq 143 ] || [ "$code" -eq 138 ]; then  # 138: told before it could listen
   case $(scontrol show job --oneliner "$SLURM_JOB_ID") in
     *JobState=CANCELLED*) ;;
     *JobState=*)
