@@ -206,3 +206,4 @@ def test_a_sweep_searches_on_two_machines(slurm, profile, runs, command, tiny_ml
     joined = (record.folder / "task-1.log").read_text()
     assert "Ray runtime started" in joined
     slurm.wait_for(lambda: not slurm("squeue", "-h").strip(), "the helping machine to leave")
+    assert not list(Path("/tmp").glob("headway-ray-*"))

@@ -37,6 +37,8 @@ export MASTER_ADDR=$(hostname) MASTER_PORT=$((20000 + SLURM_JOB_ID % 20000))
 # whenever they start, and stay until it is done. Ray takes commands from whoever has the token.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$PWD/ray-token
 ray=(ray start --block --disable-usage-stats --num-cpus="$SLURM_CPUS_ON_NODE")
+# A folder of its own: what Ray leaves in /tmp/ray of a head that is gone misleads others on the machine.
+scratch=/tmp/headway-ray-"$SLURM_ARRAY_JOB_ID"
 if [ "$task" -gt 0 ]; then
   trap 'scontrol requeue "$SLURM_JOB_ID"; exit 143' USR1
   while [ ! -f task-0.exit ]; do
@@ -49,17 +51,18 @@ if [ "$task" -gt 0 ]; then
     fi
     sleep 2
   done
+  rm -rf "$scratch"
   exit 0
 fi
 [ -s ray-token ] || head -c 32 /dev/urandom | sha256sum | cut -d ' ' -f 1 >ray-token
-"${ray[@]}" --head --port="$MASTER_PORT" --include-dashboard=false &
+"${ray[@]}" --head --port="$MASTER_PORT" --include-dashboard=false --temp-dir="$scratch" &
 head=$!
 until (exec 3<>"/dev/tcp/$MASTER_ADDR/$MASTER_PORT") 2>/dev/null; do
   kill -0 "$head" 2>/dev/null || { echo 1 >task-0.exit; exit 1; }
   sleep 1
 done
 echo "$MASTER_ADDR:$MASTER_PORT" >ray-head
-trap 'rm -f ray-head; kill "$head"; wait "$head"' EXIT
+trap 'rm -f ray-head; kill "$head"; wait "$head"; rm -rf "$scratch"' EXIT
 
 case $task in
   0) command=(headway sweep /shared/runs/.jobs/gpt/recipe.yaml --runs /shared/runs --name search --resume auto --address "$MASTER_ADDR:$MASTER_PORT") ;;
