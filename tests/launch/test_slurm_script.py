@@ -229,6 +229,8 @@ def test_a_login_node_gets_files_commands_and_secrets_through_ssh(tmp_path, monk
 
     (status,) = profile.statuses([Sent(job, native_id, tmp_path / "here")])["j-1"]
     assert (status.state, status.where) == ("running", ("far1",))
+    (far / "j-1" / "task-0.log").write_text("step 1\nnaïve step 2\n")
+    assert "".join(profile.log(Sent(job, native_id, tmp_path), task=0, follow=False)) == "step 1\nnaïve step 2\n"
     # Once Slurm has forgotten it, what the script left over there counts: it is neither lost nor sent again.
     stub(tmp_path / "bin", "squeue", "exit 0")
     stub(tmp_path / "bin", "sacct", "exit 1")
@@ -236,6 +238,7 @@ def test_a_login_node_gets_files_commands_and_secrets_through_ssh(tmp_path, monk
     assert profile.find(job, tmp_path / "here") == "forgotten"
     (status,) = profile.statuses([Sent(job, "forgotten", tmp_path / "here")])["j-1"]
     assert (status.state, status.exit_code) == ("done", 0)
+    assert "".join(profile.log(Sent(job, native_id, tmp_path), task=0, follow=True)) == "step 1\nnaïve step 2\n"
 
 
 def test_a_login_node_that_does_not_answer_is_one_line(tmp_path, monkeypatch) -> None:

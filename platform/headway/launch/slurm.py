@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -20,6 +20,7 @@ from headway.launch._shell import Shell, last_line
 from headway.launch._slurm_script import SCRIPT, sbatch_script
 from headway.launch._slurm_states import FORMAT, SACCT_FIELDS, read_sacct, read_squeue
 from headway.launch.base import (
+    ENDED,
     Job,
     JobStatus,
     Launcher,
@@ -33,6 +34,7 @@ from headway.launch.base import (
 )
 
 _ASK_EVERY_S = 10.0
+_LOOK_EVERY_S = 3.0
 FORGOTTEN = "forgotten"
 """Stands for the id of a job that ran, by what its script left, and that Slurm knows no more."""
 _AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted")
@@ -154,25 +156,37 @@ class Config(Launcher):
 
     def log(self, sent: Sent, *, task: int, follow: bool) -> Iterator[str]:
         """Yields what the batch script and its first node printed."""
-        if self.host is not None:
-            path = f"{self._home(sent.job, sent.folder)}/task-{task}.log"
-            code, said, error = self._shell.run(["cat", path])
-            if code:
-                raise UserError(f"{path}: there is no log yet on {self.host} ({last_line(error)})")
-            yield said
-            return
-        next_question = [0.0]
+        next_question = 0.0
 
         def ended() -> bool:
+            nonlocal next_question
             # Asking a shared controller at every look at the file would be rude.
-            if (sent.folder / f"task-{task}.exit").exists():
+            if self.host is None and (sent.folder / f"task-{task}.exit").exists():
                 return True
-            if time.monotonic() < next_question[0]:
+            if time.monotonic() < next_question:
                 return False
-            next_question[0] = time.monotonic() + _ASK_EVERY_S
-            return self.statuses([sent])[sent.job.id][task].state not in ("pending", "running", "requeued", "preempted")
+            next_question = time.monotonic() + _ASK_EVERY_S
+            return self.statuses([sent])[sent.job.id][task].state in ENDED
 
-        yield from read_log(sent.folder / f"task-{task}.log", follow=follow, ended=ended)
+        if self.host is None:
+            yield from read_log(sent.folder / f"task-{task}.log", follow=follow, ended=ended)
+        else:
+            yield from self._far_log(sent, task=task, follow=follow, ended=ended)
+
+    def _far_log(self, sent: Sent, *, task: int, follow: bool, ended: Callable[[], bool]) -> Iterator[str]:
+        """Yields what a file on the login node holds, and with `follow` what comes to it."""
+        path, shown = f"{self._home(sent.job, sent.folder)}/task-{task}.log", 0
+        while True:
+            over = not follow or ended()
+            code, said, error = self._shell.run(["tail", "--bytes", f"+{shown + 1}", path])
+            if code and over and not shown:
+                raise UserError(f"{path}: there is no log yet on {self.host} ({last_line(error)})")
+            if not code:
+                shown += len(said.encode())
+                yield said
+            if over:
+                return
+            time.sleep(_LOOK_EVERY_S)
 
     @property
     def _shell(self) -> Shell:
