@@ -60,9 +60,10 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons are started as root")
     folder = tmp_path_factory.mktemp("slurm")
-    # Everything above the munge socket must be passable for munge's own user.
-    for path in (folder, *folder.parents[:2]):
-        path.chmod(0o755)
+    # Everything above the munge socket must be passable for munge's own user; pytest's folders are their owner's alone.
+    for path in (folder, *folder.parents):
+        if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077 == 0:
+            path.chmod(0o711)
     cluster = Slurm(folder, [])
     os.environ["PATH"] += ":/usr/sbin"
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
