@@ -90,7 +90,7 @@ def fake_cluster() -> Iterator[FakeCluster]:
                 self._refuse(401, "Unauthorized")
                 return
             found = re.fullmatch(
-                r"(/api/v1|/apis/[^/]+/[^/]+)/namespaces/([^/]+)/([^/]+)(?:/([^/]+))?(/log)?", url.path
+                r"(?:/api/v1|/apis/[^/]+/[^/]+)/namespaces/[^/]+/([^/]+)(?:/([^/]+))?(/log)?", url.path
             )
             if found is None:
                 self._refuse(404, "the server could not find the requested resource")

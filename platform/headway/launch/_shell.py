@@ -10,9 +10,11 @@ import io
 import os
 import shlex
 import subprocess
+import sys
 import tarfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from headway.config.errors import UserError
 from headway.launch.base import Unreachable
@@ -41,7 +43,7 @@ class Shell:
             Unreachable: the login node does not answer, or the command does not end.
         """
         if self.host is None:
-            return self._do(command, None, {**os.environ, **(secrets or {})}, command[0])
+            return self._do(command, None, {**own_environment(), **(secrets or {})}, command[0])
         lines = [f"export {name}={shlex.quote(value)}" for name, value in (secrets or {}).items()]
         script = "\n".join([*lines, f"exec {shlex.join(command)}"]) + "\n"
         return self._do([*_SSH, self.host, "bash -s"], script.encode(), None, command[0])
@@ -90,6 +92,14 @@ class Shell:
         if self.host is not None and done.returncode == _SSH_FAILED:
             raise Unreachable(f"host: {self.host} cannot be reached ({last_line(error)})")
         return done.returncode, done.stdout.decode(errors="replace"), error
+
+
+def own_environment() -> dict[str, str]:
+    """Returns this process's environment, in which `headway` is the one that runs now.
+
+    A virtual environment need not be activated for its headway to be called by its path; what it sends must find it.
+    """
+    return {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}"}
 
 
 def last_line(text: str) -> str:

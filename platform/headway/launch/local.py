@@ -10,7 +10,6 @@ import os
 import shlex
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 
 from headway.config.errors import UserError
 from headway.launch._logs import read_log
+from headway.launch._shell import own_environment
 from headway.launch.base import Job, JobStatus, Launcher, Rendering, Sent, meaning, seconds
 
 SCRIPT = "script.sh"
@@ -71,11 +71,10 @@ class Config(Launcher):
 
     def send(self, job: Job, rendering: Rendering, folder: Path) -> str:
         """Starts the script in a session of its own."""
-        environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"}
         process = subprocess.Popen(
             rendering.command,
             cwd=folder,
-            env=environment,
+            env=own_environment(),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
