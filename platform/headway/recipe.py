@@ -135,6 +135,8 @@ class TrackSection(Section):
     """Steps between rows of metrics.jsonl."""
     wandb_every: PositiveInt = 10
     """Steps between training rows sent to W&B; validations always are."""
+    health_every: PositiveInt | Literal["auto", "never"] = "auto"
+    """Steps between measures of each layer's gradient, update and activations; auto is 100, never for fused trials."""
 
 
 class Recipe(Section):

@@ -28,6 +28,8 @@ from headway.config.contracts import OBJECTIVE, Data, ModuleConfig, ObjectiveCon
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
 from headway.config.kinds import resolve_kind
 from headway.config.section import validate_section
+from headway.diagnose.flops import count_flops, peak_flops
+from headway.diagnose.health import Health
 from headway.feed import Feed
 from headway.init.base import initialize
 from headway.nn.draws import name_streams
@@ -52,6 +54,8 @@ _LIGHTNING_PRECISION = {
 _RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _LOST_PEER = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed out", re.ASCII)
 """What torch's communication says when a rank is gone; it has no exception of its own for that on gloo."""
+_HEALTH_EVERY = 100
+"""Steps between measurements of health: few enough that they cost a small net a hundredth of its time."""
 _WEIGHT_DTYPE = {"fp64": torch.float64, "bf16": torch.bfloat16}
 
 
@@ -94,11 +98,12 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         stepper=job.stepper,
         restored=checkpoint is not None,
     )
+    health = _build_health(recipe, objective)
     torch.manual_seed(recipe.trainer.seed + place.rank)
     first = place.rank == 0
     with job.run.owned() if first else nullcontext():
         if first:
-            _write_start(job, data, resumed_at=checkpoint.step if checkpoint else None)
+            _write_start(job, data, objective, health, resumed_at=checkpoint.step if checkpoint else None)
         recorder = _build_recorder(job, data, objective, checkpoint)
         settled = max((technique.settled_after for technique in recipe.regularize.values()), default=0)
         judge_from = min(settled, objective.schedule.total_steps)
@@ -284,7 +289,7 @@ class Ending(Callback):
         rows = objective.report.rows
         trained = {"train/loss": rows[-1]["train/loss"]} if rows else {}
         self.final = {**trained, **best["metrics"], **tested}
-        self.recorder.emit([{"step": objective.step, **tested}])
+        self.recorder.emit([{"step": objective.step, **tested, **self.recorder.performance(objective)}])
         if trainer.is_global_zero:
             self.keeper.shelf.close()
             run.update_status(state="done", step=objective.step, best=best, final=self.final, reason=None)
@@ -298,7 +303,24 @@ def _newest_checkpoint(job: Job) -> store.Checkpoint | None:
     return checkpoint
 
 
-def _write_start(job: Job, data: Data, *, resumed_at: int | None) -> None:
+def _build_health(recipe: Recipe, objective: Objective) -> Health | None:
+    """Returns what watches the objective's steps, where the recipe wants it and the objective makes them."""
+    every = recipe.track.health_every
+    if every == "never" or objective.stepper is not None:
+        return None
+    compiled = recipe.trainer.compile
+    if compiled and every != "auto" and objective.train_feed.place.rank == 0:
+        print(  # noqa: T201
+            f"headway: track.health_every: {every}, but trainer.compile leaves no layer to look into; "
+            "gradients and updates are recorded, activations are not",
+            file=sys.stderr,
+        )
+    health = Health(objective.net, every=_HEALTH_EVERY if every == "auto" else every, activations=not compiled)
+    objective.watch = health
+    return health
+
+
+def _write_start(job: Job, data: Data, objective: Objective, health: Health | None, *, resumed_at: int | None) -> None:
     recipe, run = job.recipe, job.run
     manifest = build_manifest(
         argv=job.argv, data_fingerprint=data.fingerprint, device=job.place.device, world_size=job.place.world_size
@@ -308,7 +330,15 @@ def _write_start(job: Job, data: Data, *, resumed_at: int | None) -> None:
         manifest["resumed"] = [*before.get("resumed", []), {"at_step": resumed_at, "started": manifest["started"]}]
         manifest["started"] = before["started"]
     replace_file(run.recipe, recipe.yaml(), flush=run.flush)
-    run.write_json("data.json", {"spec": asdict(data.spec), "reading": data.reading})
+    described: dict[str, Any] = {"spec": asdict(data.spec), "reading": data.reading}
+    described["axis"] = {
+        "batch_size": objective.train_feed.batch_size,
+        "samples_per_epoch": len(objective.train_feed.split),
+        "tokens_per_sample": _tokens_per_sample(data),
+    }
+    if health is not None:
+        described["health_layers"] = health.layers
+    run.write_json("data.json", described)
     run.write_json("manifest.json", manifest)
     run.update_status(
         state="running", recipe=recipe.name, step=resumed_at or 0, pid=os.getpid(), host=manifest["hardware"]["host"],
@@ -330,9 +360,23 @@ def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: stor
     return Recorder(
         sinks,
         every=recipe.track.every,
-        tokens_per_sample=data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None,
+        tokens_per_sample=_tokens_per_sample(data),
+        flops_per_sample=lambda: None if job.stepper else count_flops(recipe, data.spec, objective),
+        peak_flops=_peak_flops(recipe, job.place),
         heartbeat=lambda step: run.update_status(step=step),
     )
+
+
+def _tokens_per_sample(data: Data) -> int | None:
+    return data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None
+
+
+def _peak_flops(recipe: Recipe, place: Place) -> float | None:
+    """Returns the most operations a second that all ranks' GPUs can do; None on a CPU or an unknown GPU."""
+    if place.device == "cpu":
+        return None
+    peak = peak_flops(torch.cuda.get_device_name(place.local_rank), recipe.trainer.precision)
+    return None if peak is None else peak * place.world_size
 
 
 def lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:

@@ -94,6 +94,10 @@ class Keeper(Callback):
     def save(self, trainer: Trainer, objective: Objective) -> None:
         """Saves a checkpoint of the present step; all ranks take part, rank 0 writes."""
         self._unsaved_s = 0.0
+        with objective.clock.during("checkpoint"):
+            self._save(trainer, objective)
+
+    def _save(self, trainer: Trainer, objective: Objective) -> None:
         engine = cast(Engine, trainer.strategy)
         weights, optimizer = engine.gather_weights(), engine.gather_optimizer()
         rng, carried = (

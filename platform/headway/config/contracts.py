@@ -7,7 +7,8 @@ the data (shapes, classes, vocabulary) comes in a `DataSpec`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -250,6 +251,25 @@ class Technique(Protocol):
         """Is called when the weights have moved."""
 
 
+class Watch(Protocol):
+    """Measures some of the steps. A run is the same to the last bit with it or without."""
+
+    def due(self, step: int) -> bool:
+        """Returns whether a step, counted from 0, is measured; the same on all ranks."""
+
+    def listening(self) -> AbstractContextManager[object]:
+        """Measures the forwards that are made inside."""
+
+    def before_update(self, engine: Engine) -> None:
+        """Is called when a step's gradient is complete and as the optimizer will see it, but for `clip_norm`."""
+
+    def after_update(self, engine: Engine) -> Tensor:
+        """Is called when the optimizer has moved the weights; returns this rank's sums, float64, always as many."""
+
+    def metrics(self, sums: list[float]) -> dict[str, float]:
+        """Returns what the sums over ranks say, by name."""
+
+
 class Outcome(NamedTuple):
     """What an objective makes of a micro-batch."""
 
@@ -347,6 +367,15 @@ class Engine(Protocol):
 
     def disturb(self, noise: DrawNoise) -> None:
         """Adds `noise(name, shape)` to the weights that the next forward and backward see, and to those only."""
+
+    def own_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's part of each weight, as it is updated; over all ranks every value is there once."""
+
+    def own_gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's part of each complete gradient, without a factor against underflow."""
+
+    def waited_s(self) -> float | None:
+        """Returns a step's seconds at the end of backward in which gradients are only waited for; None if unknown."""
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Returns the element-wise sum."""

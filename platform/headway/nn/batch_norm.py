@@ -35,6 +35,11 @@ def stand_in() -> Iterator[None]:
         _standing_in = False
 
 
+def is_standing_in() -> bool:
+    """Returns whether the rows of this forward only stand in."""
+    return _standing_in
+
+
 class BatchNorm(nn.Module):
     """Normalizes each channel over rows and further axes, then scales and shifts it.
 

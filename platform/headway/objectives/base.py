@@ -19,12 +19,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from headway.config.contracts import Batch, Engine, ObjectiveConfig, Outcome, State, Technique
+from headway.config.contracts import Batch, Engine, ObjectiveConfig, Outcome, State, Technique, Watch
 from headway.feed import Feed, MicroBatch, Share
 from headway.nn.batch_norm import stand_in
 from headway.nn.draws import Draws
 from headway.objectives._carried import CarriedState
 from headway.objectives._chunks import Chunk, ChunkReport, Pace, Schedule
+from headway.objectives._clock import COMMUNICATION, Clock
 from headway.objectives._sums import Sums, add_outcome, column
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class Objective(LightningModule):
         eval_metrics: names of those they give on held-out data.
         stop_requested: asked at the end of each chunk; True on any rank stops them all.
         stepper: makes the optimizer steps; None where the objective makes its own.
+        watch: measures some of the steps that the objective makes.
     """
 
     metric_names: tuple[str, ...] = ()
@@ -99,6 +101,7 @@ class Objective(LightningModule):
         eval_metrics: Sequence[str] = (),
         stop_requested: Callable[[], bool] = lambda: False,
         stepper: Stepper | None = None,
+        watch: Watch | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -111,6 +114,8 @@ class Objective(LightningModule):
         self._eval_metrics = list(eval_metrics)
         self.stop_requested = stop_requested
         self.stepper = stepper
+        self.watch = watch
+        self.clock = Clock()
         self.step = 0
         """Optimizer steps made so far."""
         self.report = ChunkReport()
@@ -119,6 +124,9 @@ class Objective(LightningModule):
         self.carried = CarriedState()
         self._pace = Pace(schedule.steps_per_call)
         self._validation_sums: Sums = {}
+        self._validating_since = 0.0
+        self._watched: dict[int, Tensor] = {}
+        """This rank's sums of the chunk's steps that were measured."""
 
     # ---- the heart -------------------------------------------------------------------------------
 
@@ -163,11 +171,12 @@ class Objective(LightningModule):
         if self._shares is None:
             self._shares = self.train_feed.shares(chunk.first, self.schedule.total_steps)
         recorded: list[Sums] = []
-        for _ in range(chunk.num_steps):
+        for place in range(chunk.num_steps):
             waiting = time.perf_counter()
             share = next(self._shares)
             report.data_s += time.perf_counter() - waiting
             report.num_samples += share.num_rows
+            self.clock.start(self.device, last=place == chunk.num_steps - 1)
             recorded.append(self._optimizer_step(share))
             self.step += 1
         return recorded
@@ -184,14 +193,21 @@ class Objective(LightningModule):
             technique.before_forward(self.engine, self.step)
         if self.optim is not None and self.optim.needs_closure:
             return self._minimize(optimizer, share, scale)
-        sums = self._gradient(share, scale)
+        watch = self.watch if self.watch is not None and self.watch.due(self.step) else None
+        with watch.listening() if watch else nullcontext():
+            sums = self._gradient(share, scale)
         self._change_gradient()
+        if watch is not None:
+            watch.before_update(self.engine)
         norm = self.engine.update(optimizer, self.schedule.clip_norm)
         if norm is not None:
             sums["grad_norm"] = norm
+        if watch is not None:
+            self._watched[self.step] = watch.after_update(self.engine)
         for technique in self.techniques:
             technique.after_update(self.engine, self.step)
         self._count_step()
+        self.clock.lap("update")
         return sums
 
     def _gradient(self, share: Share, scale: Tensor | float) -> Sums:
@@ -204,8 +220,10 @@ class Objective(LightningModule):
             with nullcontext() if micro.counts else stand_in():
                 state = self.carried.before(place, micro, self.device)
                 outcome = self.engine.forward(micro.batch, state, self._draws(micro))
+            self.clock.lap("forward")
             # Strategies average gradients over the ranks; the world's size in `scale` makes that a sum.
             self.engine.backward(outcome.loss_sum * (scale if micro.counts else 0.0))
+            self.clock.lap("backward")
             if micro.counts:
                 add_outcome(sums, outcome)
                 if outcome.state is not None:
@@ -226,18 +244,25 @@ class Objective(LightningModule):
     def _minimize(self, optimizer: torch.optim.Optimizer, share: Share, scale: Tensor | float) -> Sums:
         """Makes one step of an optimizer that looks at the loss of the batch as often as it likes."""
         first: Sums = {}
+        watch = self.watch if self.watch is not None and self.watch.due(self.step) else None
 
         def closure() -> Tensor:
-            sums = self._gradient(share, scale)
+            with watch.listening() if watch and not first else nullcontext():
+                sums = self._gradient(share, scale)
             added = self._change_gradient()
+            if watch is not None and not first:
+                watch.before_update(self.engine)
             first.update({} if first else sums)
             mine = torch.as_tensor(sums.get("loss", 0.0), dtype=torch.float64, device=self.device).reshape(1)
             return self.engine.sum_over_ranks(mine.clone())[0] * scale / self.engine_world_size + added
 
         self.engine.minimize(optimizer, closure)
+        if watch is not None:
+            self._watched[self.step] = watch.after_update(self.engine)
         for technique in self.techniques:
             technique.after_update(self.engine, self.step)
         self._count_step()
+        self.clock.lap("update")
         return first
 
     def rate(self, step: int) -> float:
@@ -251,7 +276,11 @@ class Objective(LightningModule):
         counts = [self.count(micro.batch) for micro in share.micro_batches if micro.counts]
         total = torch.as_tensor(sum(counts), dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         # A batch with nothing to count has no gradient, rather than an infinite one.
-        return self.engine.sum_over_ranks(total.to(self.device)).clamp(min=1.0)
+        total = total.to(self.device)
+        self.clock.lap("forward")
+        total = self.engine.sum_over_ranks(total).clamp(min=1.0)
+        self.clock.lap(COMMUNICATION)
+        return total
 
     def _draws(self, micro: MicroBatch) -> Draws | None:
         if not (self.schedule.keyed and self.training):
@@ -262,11 +291,13 @@ class Objective(LightningModule):
         """Sums the chunk's metrics over the ranks, in one communication, and agrees on pace and stop."""
         names = ["loss", "count", *self.metric_names, *self._train_metrics]
         table_SM = torch.stack([column(recorded, name, self.device) for name in names], dim=1)
-        shared = torch.cat([table_SM.flatten(), torch.zeros(2, dtype=table_SM.dtype, device=self.device)])
+        watched = [sums.to(table_SM) for sums in self._watched.values()]
+        shared = torch.cat([table_SM.flatten(), *watched, torch.zeros(2, dtype=table_SM.dtype, device=self.device)])
         shared[-2] = float(self.stop_requested())
         shared[-1] = time.perf_counter() - started
         shared = self.engine.sum_over_ranks(shared)
         *flat, stop, elapsed = shared.tolist()
+        self.clock.stop()
         # Norms are of the whole gradient already: no sum over ranks.
         norms = column(recorded, "grad_norm", self.device).tolist() if "grad_norm" in recorded[0] else []
         width = len(names)
@@ -279,9 +310,18 @@ class Objective(LightningModule):
             if norms:
                 row["train/grad_norm"] = norms[index]
             report.rows.append(row)
+        self._publish_watched(flat[chunk.num_steps * width :], report)
         report.stop = stop > 0
         report.elapsed_s = elapsed / self.engine_world_size
         self._pace.measure(chunk, report.elapsed_s)
+
+    def _publish_watched(self, flat: list[float], report: ChunkReport) -> None:
+        """Takes what the steps that were measured say, from sums over the ranks."""
+        for place, step in enumerate(self._watched):
+            assert self.watch is not None
+            size = len(flat) // len(self._watched)
+            report.watched[step + 1] = self.watch.metrics(flat[place * size : (place + 1) * size])
+        self._watched = {}
 
     def chunks(self) -> Iterator[Chunk]:
         """Yields the chunks up to the next validation, or to the end."""
@@ -297,10 +337,12 @@ class Objective(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Starts the sums at nothing."""
         self._validation_sums = {}
+        self._validating_since = time.perf_counter()
 
     def on_validation_epoch_end(self) -> None:
         """Sums over the ranks and leaves `validation_metrics`."""
         self.validation_metrics = self.close_sums(self._validation_sums, "val")
+        self.clock.seconds["validation"] += time.perf_counter() - self._validating_since
 
     def evaluate(self, feed: Feed, prefix: str) -> dict[str, float]:
         """Returns the metrics of a whole split, such as `{"test/loss": 0.1}`. Called on all ranks."""

@@ -8,9 +8,9 @@ micro-batch instead, which is how those libraries mean to be used.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
@@ -204,6 +204,35 @@ class StepEngine(_Base):
         if scaler is not None and scaler._per_optimizer_states[id(optimizer)]["stage"].value == 0:
             scaler.unscale_(optimizer)
 
+    # ---- what is measured ------------------------------------------------------------------------
+
+    def own_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's slice of each weight, or the weights of which it speaks for all ranks."""
+        self._settle()
+        return ((name, _own(weight)) for name, weight in self._spoken_for())
+
+    def own_gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's slice of each gradient, or the gradients of which it speaks for all ranks."""
+        scaler = getattr(self.precision_plugin, "scaler", None)
+        scale = None
+        if scaler is not None and scaler._per_optimizer_states[id(self.optimizers[0])]["stage"].value == 0:
+            scale = scaler._scale
+        for name, weight in self._spoken_for():
+            if weight.grad is not None:
+                # Not in place: what is looked at is not changed.
+                yield name, _own(weight.grad) if scale is None else _own(weight.grad) / scale
+
+    def waited_s(self) -> float | None:
+        """Returns None: communication is part of forward, backward and update."""
+        return None
+
+    def _spoken_for(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields the weights that this rank measures: where all have the whole, each rank takes some."""
+        ranks = cast(Any, self)
+        for place, (name, weight) in enumerate(self._weights):
+            if isinstance(weight, DTensor) or place % ranks.world_size == ranks.global_rank:
+                yield name, weight
+
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Returns the element-wise sum."""
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -255,6 +284,11 @@ class StepEngine(_Base):
 def _whole(value: Tensor) -> Tensor:
     """Returns the whole of a sharded tensor; every rank has to ask."""
     return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def _own(value: Tensor) -> Tensor:
+    """Returns what this rank holds of a tensor."""
+    return value.to_local() if isinstance(value, DTensor) else value
 
 
 def _laid_out_like(own: Tensor, value: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from headway.config.errors import Stopped, TrainingFailed
+from headway.objectives._clock import COMMUNICATION, PARTS
 
 if TYPE_CHECKING:
     from headway.objectives._chunks import Chunk
@@ -41,6 +42,8 @@ class Recorder(Callback):
         sinks: where rows go; empty on all ranks but the first.
         every: steps between training rows.
         tokens_per_sample: for tokens a second; None where samples are no sequences.
+        flops_per_sample: counts a sample's operations, forward and backward; called once. None where it cannot.
+        peak_flops: the most operations a second that the devices can do together; None where that is not known.
         heartbeat: called at most every few seconds with the step, on rank 0.
     """
 
@@ -50,11 +53,17 @@ class Recorder(Callback):
         *,
         every: int,
         tokens_per_sample: int | None = None,
+        flops_per_sample: Callable[[], float | None] = lambda: None,
+        peak_flops: float | None = None,
         heartbeat: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.sinks = sinks
         self.every = every
         self.tokens_per_sample = tokens_per_sample
+        self.peak_flops = peak_flops
+        self._count_flops = flops_per_sample
+        self._flops_per_sample: float | None = None
+        self._counted = False
         self.heartbeat = heartbeat
         self._beat = time.monotonic()
         self._since = _Since()
@@ -72,12 +81,16 @@ class Recorder(Callback):
         self._since.add(report.num_samples, batch.num_steps, report.elapsed_s, report.data_s)
         broken = next((row for row in report.rows if not math.isfinite(row["train/loss"])), None)
         rows = [
-            row
+            row | report.watched.get(int(row["step"]), {})
             for row in report.rows
-            if row["step"] % self.every == 0 and (broken is None or row["step"] < broken["step"])
+            if (row["step"] % self.every == 0 or row["step"] in report.watched)
+            and (broken is None or row["step"] < broken["step"])
         ]
         if rows and self.sinks and self._since.elapsed_s >= 1.0:
-            rows[-1] = rows[-1] | self._performance(objective)
+            if not self._counted:
+                # Once, and only for a run that is long enough to be worth it.
+                self._counted, self._flops_per_sample = True, self._count_flops()
+            rows[-1] = rows[-1] | self.performance(objective)
         self.emit(rows)
         if broken is not None:
             raise TrainingFailed(
@@ -91,7 +104,7 @@ class Recorder(Callback):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Writes the validation's row."""
         objective = cast("Objective", pl_module)
-        self.emit([{"step": objective.step, **validation_report(objective), **self._performance(objective)}])
+        self.emit([{"step": objective.step, **validation_report(objective), **self.performance(objective)}])
 
     def emit(self, rows: list[Row]) -> None:
         """Hands rows to every sink."""
@@ -104,20 +117,29 @@ class Recorder(Callback):
         for sink in self.sinks:
             sink.close()
 
-    def _performance(self, objective: Objective) -> Row:
+    def performance(self, objective: Objective) -> Row:
         """Returns the `perf/*` metrics since they were last asked for."""
         since, self._since = self._since, _Since()
+        measured_steps, seconds = objective.clock.take()
+        row: Row = {f"perf/{part}_time_s": seconds[part] for part in ("validation", "checkpoint") if seconds.get(part)}
         if since.steps == 0:
-            return {}
+            return row
         rate = since.samples / since.elapsed_s
-        row = {
+        row |= {
             "perf/samples_per_s": rate,
             "perf/step_time_s": since.elapsed_s / since.steps,
             "perf/data_time_s": since.data_s / since.steps,
             "perf/memory_bytes": _memory_bytes(objective.device),
         }
+        if measured_steps:
+            means = {part: seconds.get(part, 0.0) / measured_steps for part in (*PARTS, COMMUNICATION)}
+            row |= _times_of_a_step(means, objective.engine.waited_s())
         if self.tokens_per_sample is not None:
             row["perf/tokens_per_s"] = rate * self.tokens_per_sample
+        if self._flops_per_sample is not None:
+            row["perf/flops_per_s"] = rate * self._flops_per_sample
+            if self.peak_flops is not None:
+                row["perf/mfu"] = row["perf/flops_per_s"] / self.peak_flops
         return row
 
 
@@ -172,6 +194,23 @@ class _Since:
         self.steps += steps
         self.elapsed_s += elapsed_s
         self.data_s += data_s
+
+
+def _times_of_a_step(means: dict[str, float], waited_s: float | None) -> Row:
+    """Returns seconds of a step by part, which do not overlap.
+
+    Args:
+        means: what the clock gave.
+        waited_s: of it, what backward waited for other ranks; None where that is not told apart.
+    """
+    counting = means.pop(COMMUNICATION)
+    if waited_s is None:
+        means["forward"] += counting
+    else:
+        waited_s = min(waited_s, means["backward"])
+        means["backward"] -= waited_s
+        means[COMMUNICATION] = counting + waited_s
+    return {f"perf/{part}_time_s": seconds for part, seconds in means.items()}
 
 
 def _memory_bytes(device: torch.device) -> int:
