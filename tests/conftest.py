@@ -85,7 +85,7 @@ def recipe_file(tmp_path: Path, tiny_mlp: dict[str, Any]) -> Path:
 
 @pytest.fixture(scope="session")
 def on_two_ranks() -> Callable[..., None]:
-    """Returns a function that trains `{name: recipe}` on two ranks, into runs in a folder, and meanwhile calls another."""
+    """Returns a function that trains `{name: recipe}` on two ranks into a folder, and calls another one meanwhile."""
 
     def run(folder: Path, cases: dict[str, Any], meanwhile: Callable[[], object] = lambda: None) -> None:
         file = folder / "cases.json"

@@ -96,6 +96,20 @@ def test_every_value_is_that_of_one_process(runs: Path, model: str, strategy: st
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
+def test_the_parts_of_a_step_do_not_overlap(runs: Path, strategy: str) -> None:
+    (row,) = [row for row in read_metrics(runs / f"gpt-{strategy}-fp32" / "metrics.jsonl") if "perf/step_time_s" in row]
+    parts = [
+        part for part in ("data", "forward", "backward", "update", "communication") if f"perf/{part}_time_s" in row
+    ]
+    # Only DDP's communication can be told apart.
+    assert parts == ["data", "forward", "backward", "update"] + ["communication"] * (strategy == "ddp")
+    seconds = [row[f"perf/{part}_time_s"] for part in parts]
+    assert all(value > 0 for value in seconds)
+    # The length of the step is the ranks' mean, the parts are those of the first.
+    assert sum(seconds) < 2 * row["perf/step_time_s"]
+
+
+@pytest.mark.parametrize("strategy", STRATEGIES)
 def test_it_changes_no_bit_of_the_weights(runs: Path, strategy: str) -> None:
     with_health, without = (
         (runs / f"gpt-{strategy}-{name}" / "checkpoints" / f"{STEPS:08d}" / "weights.safetensors").read_bytes()

@@ -350,8 +350,11 @@ class Engine(Protocol):
     def accumulate(self, *, last: bool) -> None:
         """Says whether the next forward and backward are the step's last, after which gradients are averaged."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the loss's gradient."""
+    tells_waiting: bool
+    """Whether `backward` says where its waiting for other ranks begins; else that is a part of all parts of a step."""
+
+    def backward(self, loss: Tensor, computed: Callable[[], None] = lambda: None) -> None:
+        """Adds the loss's gradient; calls `computed` when this rank's is there and the others' are yet to be added."""
 
     def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Tensor | None:
         """Clips, steps and clears the gradient; returns its norm over all ranks where it was clipped."""
@@ -373,9 +376,6 @@ class Engine(Protocol):
 
     def own_gradients(self) -> Iterator[tuple[str, Tensor]]:
         """Yields this rank's part of each complete gradient, without a factor against underflow."""
-
-    def waited_s(self) -> float | None:
-        """Returns a step's seconds at the end of backward in which gradients are only waited for; None if unknown."""
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Returns the element-wise sum."""

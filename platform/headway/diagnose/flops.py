@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any
 
 import torch
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headway.config.contracts import DataSpec, ModuleConfig
+from headway.config.contracts import Batch, DataSpec, ModuleConfig
 from headway.objectives.base import Objective
 from headway.recipe import Recipe
 
@@ -24,27 +24,47 @@ from headway.recipe import Recipe
 def count_flops(recipe: Recipe, spec: DataSpec, objective: Objective) -> float | None:
     """Returns the operations of a training sample, forward and backward; None where they cannot be counted.
 
-    Nothing is computed or drawn. Of a net that does not run without numbers, a line on standard error says so.
+    Of a net that does not run without numbers a small one is run with them, on the CPU; of a large one a line on
+    standard error says so. Random generators are left as they are.
     """
     if recipe.model is None or isinstance(recipe.objective, ModuleConfig):
         return None
-    try:
+    sample = objective.train_feed.split.gather(torch.zeros(1, dtype=torch.long), epoch=0)
+    for device in ("meta", "cpu"):
         with torch.random.fork_rng(devices=[]):
             with torch.device("meta"):
-                net: Any = recipe.model.build(spec)
-            # In evaluation nothing is drawn, and batch normalization asks no other rank.
-            net.eval()
-            sample = objective.train_feed.split.gather(torch.zeros(1, dtype=torch.long), epoch=0)
-            batch = {name: value.to("meta") for name, value in sample.items()}
-            with torch.enable_grad(), FlopCounterMode(display=False) as counter:
-                objective.outcome(net, batch, None, None).loss_sum.backward()  # type: ignore[no-untyped-call]
-    except (NotImplementedError, RuntimeError) as error:
-        reason = str(error).split("\n", 1)[0]
-        print(f"headway: perf/flops_per_s is left out: this net cannot be counted ({reason})", file=sys.stderr)  # noqa: T201
-        return None
+                net = recipe.model.build(spec)
+            if device == "cpu" and sum(weight.numel() for weight in net.parameters()) > _SMALL:
+                break
+            net = net.to_empty(device=device).eval()
+            batch = {name: _cast(value, device) for name, value in sample.items()}
+            try:
+                return _count(objective, net, batch)
+            except (NotImplementedError, RuntimeError):
+                if device == "cpu":
+                    raise
+    print(  # noqa: T201
+        f"headway: perf/flops_per_s is left out: a {recipe.model.kind} looks at numbers to know its shapes, and one of "
+        f"more than {_SMALL:,} weights is not run for a count",
+        file=sys.stderr,
+    )
+    return None
+
+
+def _count(objective: Objective, net: nn.Module, batch: Batch) -> float:
+    # In evaluation nothing is drawn, and batch normalization asks no other rank.
+    with torch.enable_grad(), FlopCounterMode(display=False) as counter:
+        objective.outcome(net, batch, None, None).loss_sum.backward()  # type: ignore[no-untyped-call]
     return float(counter.get_total_flops())
 
 
+def _cast(value: Tensor, device: str) -> Tensor:
+    """Returns a tensor in the precision that a net is built in."""
+    return value.to(device, torch.float32) if value.is_floating_point() else value.to(device)
+
+
+_SMALL = 20_000_000
+"""Weights of a net that runs one sample in a second."""
 _PEAKS: tuple[tuple[str, dict[str, float]], ...] = (
     # Dense matrix products a second, in 10^12, as NVIDIA's data sheets and architecture white papers have them; where
     # a sheet says "with sparsity", half of it. `half` is bf16 and fp16 with sums in fp32.
@@ -62,8 +82,8 @@ _PEAKS: tuple[tuple[str, dict[str, float]], ...] = (
     (r"A10", {"half": 125.0, "tf32": 62.5, "fp32": 31.2}),
     (r"T4", {"fp16": 65.0, "fp32": 8.1}),
     (r"RTX A6000", {"half": 154.8, "tf32": 77.4, "fp32": 38.7}),
-    (r"RTX 4090", {"half": 165.2, "tf32": 82.6, "fp32": 82.6}),
-    (r"RTX 3090", {"half": 71.0, "tf32": 35.6, "fp32": 35.6}),
+    (r"RTX 4090(?! (?:Laptop|D)\b)", {"half": 165.2, "tf32": 82.6, "fp32": 82.6}),
+    (r"RTX 3090(?! Ti\b)", {"half": 71.0, "tf32": 35.6, "fp32": 35.6}),
 )
 """The first pattern that is a whole word of a GPU's name, and its peak by number format."""
 

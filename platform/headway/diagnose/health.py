@@ -17,7 +17,7 @@ makemore, part 3" for the ratio.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -54,11 +54,11 @@ class Health:
         self._names = [name for name, weight in net.named_parameters() if weight.requires_grad]
         self._layers = _find_layers(net, self._names)
         self._listened = self._layers if activations else []
-        self._moments: dict[int, Tensor] = {}
+        self._moments: dict[int, tuple[int, Tensor | float, Tensor | float]] = {}
         """Count, sum and sum of squares of what each layer put out, by its place."""
         self._before: dict[str, Tensor] = {}
-        self._squares: dict[str, dict[str, Tensor]] = {}
-        """Sums of squares of what this rank holds, by quantity and weight."""
+        self._norms: dict[str, dict[str, Tensor]] = {}
+        """Of what this rank holds, by quantity and weight."""
 
     @property
     def layers(self) -> list[str]:
@@ -82,28 +82,36 @@ class Health:
 
     def before_update(self, engine: Engine) -> None:
         """Measures the gradient, and keeps the weights as they are."""
-        gradients = {name: sum_of_squares(gradient) for name, gradient in engine.own_gradients()}
         self._before = {name: weight.detach().clone() for name, weight in engine.own_weights()}
-        weights = {name: sum_of_squares(weight) for name, weight in self._before.items()}
-        self._squares = {"gradient": gradients, "weight": weights}
+        self._norms = {"gradient": norms(dict(engine.own_gradients())), "weight": norms(self._before)}
 
     def after_update(self, engine: Engine) -> Tensor:
         """Returns the sums of this rank: squares of gradients, weights and updates, and the layers' moments."""
-        self._squares["update"] = {
-            name: sum_of_squares(self._before[name].sub_(weight.detach())) for name, weight in engine.own_weights()
-        }
-        found = [value for quantity in ("gradient", "weight", "update") for value in self._squares[quantity].values()]
-        device = found[0].device if found else torch.device("cpu")
+        for name, weight in engine.own_weights():
+            self._before[name].sub_(weight.detach())
+        self._norms["update"] = norms(self._before)
+        known = next((norm for found in self._norms.values() for norm in found.values()), torch.zeros(()))
+        nothing = torch.zeros((), dtype=known.dtype, device=known.device)
+        squares = torch.stack(
+            [
+                self._norms[quantity].get(name, nothing).to(known)
+                for quantity in ("gradient", "weight", "update")
+                for name in self._names
+            ]
+        )
+        heard = self._collect_moments(known.device)
+        self._before, self._norms, self._moments = {}, {}, {}
+        return torch.cat([squares.double().square(), heard])
+
+    def _collect_moments(self, device: torch.device) -> Tensor:
+        """Returns (3 L,): those of each layer, zeros for one that was not heard."""
+        found = [self._moments.get(place) for place in range(len(self._listened))]
+        if device.type == "cpu":
+            return torch.tensor([value for three in found for value in three or (0.0,) * 3], dtype=torch.float64)
         nothing = torch.zeros((), dtype=torch.float64, device=device)
-        squares = [
-            self._squares[quantity].get(name, nothing).to(device)
-            for quantity in ("gradient", "weight", "update")
-            for name in self._names
-        ]
-        unheard = torch.zeros(3, dtype=torch.float64, device=device)
-        moments = [self._moments.get(place, unheard).to(device) for place in range(len(self._listened))]
-        self._before, self._squares, self._moments = {}, {}, {}
-        return torch.cat([torch.stack(squares), *moments])
+        # Added rather than copied there, which would wait for the GPU.
+        flat = [nothing + value for three in found for value in three or (0, 0.0, 0.0)]
+        return torch.stack(flat) if flat else nothing.reshape(1)[:0]
 
     def metrics(self, sums: list[float]) -> dict[str, float]:
         """Returns `health/<layer>/<quantity>`; what a layer has not (no weight of its own, no output) is left out."""
@@ -125,39 +133,40 @@ class Health:
                     found[f"{prefix}/activation_std"] = math.sqrt(max(0.0, squares / number - mean * mean))
         return found
 
-    def _hook(self, place: int) -> Any:
+    def _hook(self, place: int) -> Callable[..., None]:
         def look(_layer: nn.Module, _inputs: Any, output: Any) -> None:
             value = _first_tensor(output)
             if value is not None and not is_standing_in():
-                found = moments(value.detach())
-                self._moments[place] = self._moments[place] + found if place in self._moments else found
+                count, total, squares = moments(value.detach())
+                before = self._moments.get(place, (0, 0.0, 0.0))
+                self._moments[place] = (before[0] + count, before[1] + total, before[2] + squares)
 
         return look
 
 
-def sum_of_squares(value: Tensor) -> Tensor:
-    """Returns the scalar, float64, on the tensor's device."""
-    if value.device.type == "cpu":
-        return moments(value)[2]
-    norm: Tensor = torch.linalg.vector_norm(value, dtype=_wide(value))
-    return norm.double().square()
+def norms(values: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Returns the norm of each tensor, a scalar on its device."""
+    if not values:
+        return {}
+    tensors = list(values.values())
+    # A CPU adds up a float32 tensor in long chains, which blur the sixth digit of a million numbers.
+    wide = torch.float64 if tensors[0].device.type == "cpu" else _wide(tensors[0])
+    return dict(zip(values, torch._foreach_norm(tensors, 2, wide), strict=True))
 
 
-def moments(value: Tensor) -> Tensor:
-    """Returns how many numbers there are, their sum and the sum of their squares: (3,), float64."""
+def moments(value: Tensor) -> tuple[int, Tensor | float, Tensor | float]:
+    """Returns how many numbers there are, their sum and the sum of their squares; of a GPU without waiting for it."""
     if value.device.type != "cpu":
         wide = _wide(value)
-        norm = torch.linalg.vector_norm(value, dtype=wide)
-        # Not from a tensor of the CPU: copying one would wait for the GPU.
-        count = torch.full((), float(value.numel()), dtype=torch.float64, device=value.device)
-        return torch.stack([count, value.sum(dtype=wide).double(), norm.double().square()])
-    # A CPU adds up a float32 tensor in long chains, which blur the sixth digit of a million numbers.
+        norm: Tensor = torch.linalg.vector_norm(value, dtype=wide)
+        return value.numel(), value.sum(dtype=wide).double(), norm.double().square()
+    flat = value.reshape(-1)
     total = squares = 0.0
-    for piece in value.reshape(-1).split(_PIECE):  # type: ignore[no-untyped-call]
-        wide_piece = piece.double()
-        total += float(wide_piece.sum())
-        squares += float(torch.dot(wide_piece, wide_piece))
-    return torch.tensor([float(value.numel()), total, squares], dtype=torch.float64)
+    for start in range(0, len(flat), _PIECE):
+        piece = flat[start : start + _PIECE].double()
+        total += float(piece.sum())
+        squares += float(torch.dot(piece, piece))
+    return value.numel(), total, squares
 
 
 def _wide(value: Tensor) -> torch.dtype:

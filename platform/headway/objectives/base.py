@@ -222,14 +222,17 @@ class Objective(LightningModule):
                 outcome = self.engine.forward(micro.batch, state, self._draws(micro))
             self.clock.lap("forward")
             # Strategies average gradients over the ranks; the world's size in `scale` makes that a sum.
-            self.engine.backward(outcome.loss_sum * (scale if micro.counts else 0.0))
-            self.clock.lap("backward")
+            self.engine.backward(outcome.loss_sum * (scale if micro.counts else 0.0), self._lap_backward)
+            self.clock.lap(COMMUNICATION if self.engine.tells_waiting and place == last else "backward")
             if micro.counts:
                 add_outcome(sums, outcome)
                 if outcome.state is not None:
                     carried[place] = outcome.state
         self.carried.replace(carried)
         return sums
+
+    def _lap_backward(self) -> None:
+        self.clock.lap("backward")
 
     def _change_gradient(self) -> Tensor | float:
         """Lets the techniques act on the whole gradient; returns what that means for the loss."""
@@ -279,7 +282,7 @@ class Objective(LightningModule):
         total = total.to(self.device)
         self.clock.lap("forward")
         total = self.engine.sum_over_ranks(total).clamp(min=1.0)
-        self.clock.lap(COMMUNICATION)
+        self.clock.lap(COMMUNICATION if self.engine.tells_waiting else "forward")
         return total
 
     def _draws(self, micro: MicroBatch) -> Draws | None:

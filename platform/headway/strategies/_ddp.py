@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import timedelta
 
+import torch
 from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from headway.config.contracts import Place
@@ -13,6 +16,8 @@ from headway.strategies._engine import RankEnvironment, StepEngine
 
 class DDP(StepEngine, DDPStrategy):
     """Every rank holds the whole net."""
+
+    tells_waiting = True
 
     def __init__(self, place: Place, *, timeout_s: int) -> None:
         DDPStrategy.__init__(
@@ -27,13 +32,14 @@ class DDP(StepEngine, DDPStrategy):
         assert isinstance(self.model, DistributedDataParallel)
         self.model.require_backward_grad_sync = last
 
-    def waited_s(self) -> float | None:
-        """Returns what torch measured of a recent step: it looks at one in a hundred."""
-        if not isinstance(self.model, DistributedDataParallel):
-            return None
-        measured = self.model._get_ddp_logging_data()  # type: ignore[no-untyped-call]
-        # From the first gradient that is sent to the last that has come, less what backward took meanwhile.
-        sending, meanwhile = (measured.get(f"backward_{part}_time") for part in ("comm", "compute_comm_overlap"))
-        if sending is None or meanwhile is None:
-            return None
-        return max(0.0, float(sending) - float(meanwhile)) / 1e9
+    def backward(  # type: ignore[override]
+        self, loss: Tensor, computed: Callable[[], None] = lambda: None
+    ) -> None:
+        """Adds the loss's gradient; gradients are sent while others are computed, and what is left is waited for."""
+        assert isinstance(self.model, DistributedDataParallel)
+        if self.model.require_backward_grad_sync:
+            # What is queued when backward begins is called when it has computed everything, and before what DDP
+            # queues later: its wait for the last of the gradients.
+            queue = torch.autograd.Variable._execution_engine.queue_callback
+            loss.register_hook(lambda _gradient: queue(computed))  # type: ignore[no-untyped-call]
+        StepEngine.backward(self, loss)

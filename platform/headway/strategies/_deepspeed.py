@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, cast
 
@@ -78,7 +78,9 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
         """Tells the engine whether the next backward ends the step."""
         self.deepspeed_engine.set_gradient_accumulation_boundary(last)
 
-    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        self, loss: Tensor, computed: Callable[[], None] = lambda: None
+    ) -> None:
         """Adds the loss's gradient."""
         self.deepspeed_engine.backward(loss)
 

@@ -82,6 +82,8 @@ class RankEnvironment(ClusterEnvironment):
 class StepEngine(_Base):
     """The steps, for strategies whose optimizer is torch's own: single, DDP, FSDP2."""
 
+    tells_waiting = False
+
     def training_step(self, *arguments: Any, **keywords: Any) -> Any:
         """Calls the module directly, unless it is a user's own that counts on Lightning's loop."""
         assert self.lightning_module is not None
@@ -107,7 +109,9 @@ class StepEngine(_Base):
     def accumulate(self, *, last: bool) -> None:
         """Says whether the next forward and backward are the step's last, after which gradients are averaged."""
 
-    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        self, loss: Tensor, computed: Callable[[], None] = lambda: None
+    ) -> None:
         """Adds the loss's gradient."""
         scaler = getattr(self.precision_plugin, "scaler", None)
         (loss if scaler is None else scaler.scale(loss)).backward()
@@ -221,10 +225,6 @@ class StepEngine(_Base):
             if weight.grad is not None:
                 # Not in place: what is looked at is not changed.
                 yield name, _own(weight.grad) if scale is None else _own(weight.grad) / scale
-
-    def waited_s(self) -> float | None:
-        """Returns None: communication is part of forward, backward and update."""
-        return None
 
     def _spoken_for(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yields the weights that this rank measures: where all have the whole, each rank takes some."""

@@ -23,6 +23,8 @@ OnReport = Callable[[dict[str, float]], bool]
 """Called with the metrics of each validation; False stops the run."""
 
 HEARTBEAT_S = 5.0
+PERFORMANCE_S = 1.0
+"""Seconds of training between rows of performance."""
 
 
 class Sink(Protocol):
@@ -86,7 +88,7 @@ class Recorder(Callback):
             if (row["step"] % self.every == 0 or row["step"] in report.watched)
             and (broken is None or row["step"] < broken["step"])
         ]
-        if rows and self.sinks and self._since.elapsed_s >= 1.0:
+        if rows and self.sinks and self._since.elapsed_s >= PERFORMANCE_S:
             if not self._counted:
                 # Once, and only for a run that is long enough to be worth it.
                 self._counted, self._flops_per_sample = True, self._count_flops()
@@ -132,8 +134,8 @@ class Recorder(Callback):
             "perf/memory_bytes": _memory_bytes(objective.device),
         }
         if measured_steps:
-            means = {part: seconds.get(part, 0.0) / measured_steps for part in (*PARTS, COMMUNICATION)}
-            row |= _times_of_a_step(means, objective.engine.waited_s())
+            parts = [*PARTS, *([COMMUNICATION] if COMMUNICATION in seconds else [])]
+            row |= {f"perf/{part}_time_s": seconds.get(part, 0.0) / measured_steps for part in parts}
         if self.tokens_per_sample is not None:
             row["perf/tokens_per_s"] = rate * self.tokens_per_sample
         if self._flops_per_sample is not None:
@@ -194,23 +196,6 @@ class _Since:
         self.steps += steps
         self.elapsed_s += elapsed_s
         self.data_s += data_s
-
-
-def _times_of_a_step(means: dict[str, float], waited_s: float | None) -> Row:
-    """Returns seconds of a step by part, which do not overlap.
-
-    Args:
-        means: what the clock gave.
-        waited_s: of it, what backward waited for other ranks; None where that is not told apart.
-    """
-    counting = means.pop(COMMUNICATION)
-    if waited_s is None:
-        means["forward"] += counting
-    else:
-        waited_s = min(waited_s, means["backward"])
-        means["backward"] -= waited_s
-        means[COMMUNICATION] = counting + waited_s
-    return {f"perf/{part}_time_s": seconds for part, seconds in means.items()}
 
 
 def _memory_bytes(device: torch.device) -> int:
