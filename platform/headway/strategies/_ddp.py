@@ -8,7 +8,8 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch.nn.parallel import DistributedDataParallel
 
 from headway.config.contracts import Place
-from headway.strategies._engine import RankEnvironment, StepEngine
+from headway.strategies._engine import StepEngine
+from headway.strategies._environment import RankEnvironment
 
 
 class DDP(StepEngine, DDPStrategy):
