@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from headway.config.contracts import DrawNoise, EditGradient, EditWeight
 from headway.optim import live_state, plain_state
@@ -25,6 +24,10 @@ if TYPE_CHECKING:
     _Base = Strategy
 else:
     _Base = object
+
+
+_PLAIN = (Tensor, nn.Parameter)
+"""Tensors that are no slices. Those that may be import half a second of torch."""
 
 
 class StepEngine(_Base):
@@ -202,11 +205,19 @@ class StepEngine(_Base):
 
 def _whole(value: Tensor) -> Tensor:
     """Returns the whole of a sharded tensor; every rank has to ask."""
+    if type(value) in _PLAIN:
+        return value
+    from torch.distributed.tensor import DTensor
+
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def _laid_out_like(own: Tensor, value: Tensor) -> Tensor:
     value = value.to(own.device, own.dtype)
+    if type(own) in _PLAIN:
+        return value
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
     if isinstance(own, DTensor):
         # Every rank has the whole: each cuts out its slice, and nothing is sent.
         return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)

@@ -6,6 +6,8 @@ same of both.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import random
@@ -48,6 +50,8 @@ _QUIET = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }
 OBJECT_STORE_BYTES = 100 * 2**20
+# Else Python's own end walks several times over all that was imported, which takes more than a second.
+atexit.register(gc.freeze)
 _ANSWERS_WITHIN_S = 5.0
 
 
@@ -314,7 +318,7 @@ def _as_a_part_of_this_process() -> Iterator[None]:
 
     The processes that are left out cost two seconds at the start and one at the end.
     """
-    from ray._private import services
+    from ray._private import services, utils
     from ray._private.node import Node
 
     class Apart(services.ConsolePopen):  # type: ignore[misc]  # Ray has no types
@@ -323,6 +327,8 @@ def _as_a_part_of_this_process() -> Iterator[None]:
 
     with ExitStack() as stack:
         stack.enter_context(_replaced(services, "ConsolePopen", Apart))
+        # An agent with what a dashboard needs is larger; to ask whether that is there imports it here, too.
+        stack.enter_context(_replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("left out")))
         for name in _NOT_STARTED:
             stack.enter_context(_replaced(Node, name, lambda *_, **__: None))
         yield
