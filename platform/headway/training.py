@@ -12,19 +12,18 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from headway.checkpoint import store
 from headway.checkpoint.behind import AtOnce, Behind
 from headway.checkpoint.keeper import Keeper
-from headway.config.contracts import OBJECTIVE, Data, ModuleConfig, ObjectiveConfig, Place, Scale
+from headway.config.contracts import OBJECTIVE, Data, Hooks, ModuleConfig, ObjectiveConfig, Place, Scale
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
 from headway.config.kinds import resolve_kind
 from headway.config.section import validate_section
@@ -33,7 +32,6 @@ from headway.diagnose.health import Health
 from headway.feed import Feed
 from headway.init.base import initialize
 from headway.nn.draws import name_streams
-from headway.objectives._adopted import Adopted
 from headway.objectives._chunks import Schedule
 from headway.objectives.base import BuiltIn, Objective, Stepper
 from headway.recipe import Recipe
@@ -43,6 +41,9 @@ from headway.track.manifest import build_manifest
 from headway.track.progress import ProgressSink
 from headway.track.recorder import Listener, OnReport, Recorder, Sink
 from headway.track.weights_and_biases import WandbSink, choose_mode
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 _LIGHTNING_PRECISION = {
     "fp64": "64-true",
@@ -97,6 +98,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         stop_requested=job.stop or StopFlag(),
         stepper=job.stepper,
         restored=checkpoint is not None,
+        for_trainer=job.stepper is None,
     )
     health = _build_health(recipe, objective)
     torch.manual_seed(recipe.trainer.seed + place.rank)
@@ -111,13 +113,13 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         keeper = Keeper(shelf, recipe.trainer, judge_from=judge_from, save_every_s=job.save_every_s)
         ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
         try:
-            callbacks = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
+            hooks: list[Hooks] = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
             with _record_failure(job), closing(shelf):
                 if job.stepper is not None:
-                    job.stepper.trainer(recipe, place, callbacks).fit(objective)
+                    job.stepper.trainer(recipe, place, hooks).fit(objective)
                 else:
                     with quiet_lightning(), _no_trace_of_ranks(place):
-                        lightning_trainer(recipe, place, callbacks).fit(objective)
+                        lightning_trainer(recipe, place, hooks).fit(cast("LightningModule", objective))
         finally:
             recorder.close()
         return ending.final
@@ -131,6 +133,7 @@ def build_objective(
     stop_requested: Callable[[], bool] = lambda: False,
     stepper: Stepper | None = None,
     restored: bool = False,
+    for_trainer: bool = True,
 ) -> tuple[Objective, Feed]:
     """Returns the recipe's net, initialized, in its objective, and the feed of the test split.
 
@@ -141,12 +144,13 @@ def build_objective(
         stop_requested: asked at the end of each chunk of steps.
         stepper: makes the optimizer steps; None where the objective makes its own.
         restored: whether a checkpoint will bring the weights, so that an init's source may be gone.
+        for_trainer: whether Lightning's Trainer is to train it.
 
     Raises:
         UserError: the parts do not fit together.
     """
     trainer = recipe.trainer
-    device = torch.device("cpu" if place.device == "cpu" else f"cuda:{place.local_rank}")
+    device = torch.device(place.device_name)
     dtype = _WEIGHT_DTYPE.get(trainer.precision, torch.float32)
     net = build_net(recipe, data, restored=restored)
     net.to(dtype)
@@ -193,9 +197,11 @@ def build_objective(
     parts["eval_metrics"] = [name for config in techniques for name in config.eval_metrics]
     for technique in parts["techniques"]:
         technique.attach(net)
-    if isinstance(net, LightningModule):
-        return Adopted(net, **parts), test
-    return objective_config(recipe, data).build(net, **parts), test
+    if isinstance(recipe.objective, ModuleConfig):
+        from headway.objectives._adopted import Adopted
+
+        return Adopted.make(net, **parts), test
+    return objective_config(recipe, data).build(net, for_trainer=for_trainer, **parts), test
 
 
 def build_net(recipe: Recipe, data: Data, *, restored: bool = False) -> nn.Module:
@@ -248,7 +254,7 @@ def validation_metrics(recipe: Recipe, data: Data) -> list[str]:
     return ["val/loss", *(f"val/{name}" for name in names)]
 
 
-class Ending(Callback):
+class Ending(Hooks):
     """Restores a checkpoint at the start, leaves when asked to, and at the end tests the best checkpoint."""
 
     def __init__(
@@ -261,7 +267,7 @@ class Ending(Callback):
         self.checkpoint = checkpoint
         self.final: dict[str, Any] = {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Puts the run where its checkpoint left it."""
         objective = cast(Objective, pl_module)
         if self.checkpoint is not None:
@@ -270,7 +276,7 @@ class Ending(Callback):
         if objective.step >= objective.schedule.total_steps:
             trainer.should_stop = True
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Leaves the training where a signal asked for it; the keeper has saved the position."""
         objective = cast(Objective, pl_module)
         if objective.report.stop:
@@ -278,7 +284,7 @@ class Ending(Callback):
             message = f"stopped at step {objective.step}; headway fit --resume {self.job.run.id} goes on from there"
             raise Stopped(message, signal_number=number or signal.SIGTERM)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluates the best checkpoint on the test split."""
         objective = cast(Objective, pl_module)
         run, best = self.job.run, self.keeper.best
@@ -379,8 +385,12 @@ def _peak_flops(recipe: Recipe, place: Place) -> float | None:
     return None if peak is None else peak * place.world_size
 
 
-def lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:
+def lightning_trainer(recipe: Recipe, place: Place, hooks: Sequence[Hooks]) -> Trainer:
     """Returns a Trainer with the recipe's strategy and precision, and nothing of Lightning's that writes or prints."""
+    from lightning.pytorch import Trainer
+
+    from headway.objectives._under_lightning import Relay
+
     section = recipe.trainer
     strategy = recipe.strategy.build(
         place, precision=section.precision, clip_norm=section.clip_norm, timeout_s=section.timeout_s
@@ -395,7 +405,7 @@ def lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -
         num_nodes=place.num_nodes,
         strategy=strategy,
         precision=precision,  # type: ignore[arg-type]
-        callbacks=callbacks,
+        callbacks=[Relay(hooks)],
         max_epochs=-1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

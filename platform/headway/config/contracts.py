@@ -322,6 +322,11 @@ class Place:
     device: Device = "cpu"
 
     @property
+    def device_name(self) -> str:
+        """Returns what torch calls its device."""
+        return "cpu" if self.device == "cpu" else f"cuda:{self.local_rank}"
+
+    @property
     def num_nodes(self) -> int:
         """Returns the number of machines."""
         return self.world_size // self.local_world_size
@@ -391,6 +396,22 @@ class Engine(Protocol):
 
     def load_optimizer(self, state: dict[str, Tensor]) -> None:
         """Sets the optimizer's state."""
+
+
+class Hooks:
+    """What a training loop tells whoever listens; each may be overridden. Lightning's names and arguments."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Hears of the start."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Hears of a chunk of steps."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Hears of a validation."""
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Hears of the end."""
 
 
 Loss = Callable[[Batch], Outcome]

@@ -52,7 +52,7 @@ def measure_pace(recipe: Recipe, data: Data, sizes: Iterable[int]) -> Pace:
     sizes = sorted(set(sizes))
     before = torch.get_num_threads()
     data = keep_splits(data)
-    objectives = [build_objective(recipe, data, place)[0].train() for _ in range(sizes[-1])]
+    objectives = [build_objective(recipe, data, place, for_trainer=False)[0].train() for _ in range(sizes[-1])]
     try:
         torch.set_num_threads(recipe.trainer.threads or 1)
         alone = _time(lambda steps: _train_alone(objectives[0], steps))

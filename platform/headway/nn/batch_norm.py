@@ -20,6 +20,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headway.nn.uncompiled import uncompiled
+
 _SHORT = (torch.bfloat16, torch.float16)
 _standing_in = False
 
@@ -107,7 +109,7 @@ class BatchNorm(nn.Module):
 
 
 # A compiler would make the communication its own, and on gloo the process then dies.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Returns the sum over ranks, which each of them has; so the gradient of a rank's part is the sum of theirs."""
     if _num_ranks() == 1:

@@ -1,10 +1,11 @@
-"""The LightningModule that every objective is: a net, a loss, metrics and the optimizer.
+"""What every objective is: a net, a loss, metrics and the optimizer.
 
 An objective's heart is `outcome`, a pure function (net, batch, carried state, rng) -> (summed loss,
 count, new state, metric sums). Everything around it is here: the optimizer step with its
 micro-batches, the division by the global count, the metrics summed over ranks.
 
-One call of Lightning's loop makes a `Chunk` of optimizer steps, which `_chunks.py` explains.
+One call of Lightning's loop makes a `Chunk` of optimizer steps, which `_chunks.py` explains. For that loop an objective
+is a LightningModule too (`_under_lightning.py`); one whose steps are made elsewhere imports no Lightning.
 """
 
 from __future__ import annotations
@@ -13,13 +14,12 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from headway.config.contracts import Batch, Engine, ObjectiveConfig, Outcome, State, Technique, Watch
+from headway.config.contracts import Batch, Engine, Hooks, ObjectiveConfig, Outcome, State, Technique, Watch
 from headway.feed import Feed, MicroBatch, Share
 from headway.nn.batch_norm import stand_in
 from headway.nn.draws import Draws
@@ -58,11 +58,11 @@ class Stepper(Protocol):
     def sum_split(self, objective: Objective, feed: Feed) -> Sums:
         """Returns the sums of a whole split."""
 
-    def trainer(self, recipe: Recipe, place: Place, callbacks: list[Callback]) -> Any:
+    def trainer(self, recipe: Recipe, place: Place, hooks: list[Hooks]) -> Any:
         """Returns what stands in the place of a Trainer."""
 
 
-class Objective(LightningModule):
+class Objective(nn.Module):
     """Trains a net: override `outcome` and, where not every row counts as one, `count`.
 
     Args:
@@ -87,6 +87,18 @@ class Objective(LightningModule):
     automatic_optimization = False
     counts_rows = True
     """Whether every row counts as one, so that the global count needs no communication."""
+    trainer: Any
+    """Lightning's Trainer, or what stands in its place."""
+
+    @classmethod
+    def make(cls, net: nn.Module, *, for_trainer: bool = True, **parts: Any) -> Self:
+        """Returns the objective of a net; `for_trainer` makes it the LightningModule that a Trainer wants."""
+        if not for_trainer:
+            return cls(net, **parts)
+        from headway.objectives._under_lightning import under_lightning
+
+        kind: type[Self] = under_lightning(cls)
+        return kind(net, **parts)
 
     def __init__(
         self,
@@ -404,6 +416,11 @@ class Objective(LightningModule):
         return batch
 
     @property
+    def device(self) -> torch.device:
+        """Returns where it is trained."""
+        return torch.device(self.train_feed.place.device_name)
+
+    @property
     def engine(self) -> Engine:
         """Returns the strategy, as what the steps ask of it."""
         return cast(Engine, self.trainer.strategy)
@@ -416,7 +433,7 @@ class Objective(LightningModule):
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """Returns the optimizer that the strategy holds."""
-        return self.trainer.strategy.optimizers[0]
+        return cast(torch.optim.Optimizer, self.trainer.strategy.optimizers[0])
 
     def _count_step(self) -> None:
         """Tells Lightning of a step, so that `trainer.global_step` is true for whoever reads it."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from headway.config.contracts import Place
-from headway.strategies._engine import RankEnvironment, StepEngine
+from headway.strategies._engine import StepEngine
+from headway.strategies._environment import RankEnvironment
 
 
 class DDP(StepEngine, DDPStrategy):

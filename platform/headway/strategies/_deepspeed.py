@@ -20,7 +20,8 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor
 
 from headway.config.contracts import DrawNoise, EditGradient, EditWeight, Place
-from headway.strategies._engine import RankEnvironment, StepEngine
+from headway.strategies._engine import StepEngine
+from headway.strategies._environment import RankEnvironment
 
 _BUCKET = 50_000_000
 

@@ -7,76 +7,24 @@ micro-batch instead, which is how those libraries mean to be used.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from headway.config.contracts import DrawNoise, EditGradient, EditWeight, Place
+from headway.config.contracts import DrawNoise, EditGradient, EditWeight
 from headway.optim import live_state, plain_state
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy
+    from torch.distributed.tensor import DTensor
 
     _Base = Strategy
 else:
     _Base = object
-
-
-class RankEnvironment(ClusterEnvironment):
-    """Tells Lightning where this process stands; whoever started it has said so already."""
-
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self.place = place
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        """Returns True: headway starts ranks with torch's elastic agent, never with Lightning's launchers."""
-        return True
-
-    @property
-    def main_address(self) -> str:
-        """Returns the host of rank 0."""
-        return os.environ.get("MASTER_ADDR", "127.0.0.1")
-
-    @property
-    def main_port(self) -> int:
-        """Returns the port of rank 0's store."""
-        return int(os.environ.get("MASTER_PORT", "29500"))
-
-    @staticmethod
-    def detect() -> bool:
-        """Returns False: it is always named."""
-        return False
-
-    def world_size(self) -> int:
-        """Returns the number of ranks."""
-        return self.place.world_size
-
-    def set_world_size(self, size: int) -> None:
-        """Does nothing: the size is given."""
-
-    def global_rank(self) -> int:
-        """Returns this rank."""
-        return self.place.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """Does nothing: the rank is given."""
-
-    def local_rank(self) -> int:
-        """Returns this rank's place on its node."""
-        return self.place.local_rank
-
-    def node_rank(self) -> int:
-        """Returns this node's place."""
-        return self.place.rank // self.place.local_world_size
 
 
 class StepEngine(_Base):
@@ -230,7 +178,7 @@ class StepEngine(_Base):
         """Yields the weights that this rank measures: where all have the whole, each rank takes some."""
         ranks = cast(Any, self)
         for place, (name, weight) in enumerate(self._weights):
-            if isinstance(weight, DTensor) or place % ranks.world_size == ranks.global_rank:
+            if _is_sliced(weight) or place % ranks.world_size == ranks.global_rank:
                 yield name, weight
 
     def sum_over_ranks(self, values: Tensor) -> Tensor:
@@ -283,17 +231,29 @@ class StepEngine(_Base):
 
 def _whole(value: Tensor) -> Tensor:
     """Returns the whole of a sharded tensor; every rank has to ask."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return cast("DTensor", value).full_tensor() if _is_sliced(value) else value
 
 
 def _own(value: Tensor) -> Tensor:
     """Returns what this rank holds of a tensor."""
-    return value.to_local() if isinstance(value, DTensor) else value
+    return cast("DTensor", value).to_local() if _is_sliced(value) else value
+
+
+def _is_sliced(value: Tensor) -> bool:
+    """Returns whether ranks share a tensor; of a plain one without the half second that torch takes to import slices."""
+    if type(value) in (Tensor, nn.Parameter):
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(value, DTensor)
 
 
 def _laid_out_like(own: Tensor, value: Tensor) -> Tensor:
     value = value.to(own.device, own.dtype)
-    if isinstance(own, DTensor):
-        # Every rank has the whole: each cuts out its slice, and nothing is sent.
-        return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
-    return value
+    if not _is_sliced(own):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    like = cast("DTensor", own)
+    # Every rank has the whole: each cuts out its slice, and nothing is sent.
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)

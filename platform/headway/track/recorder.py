@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psutil
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
+from headway.config.contracts import Hooks
 from headway.config.errors import Stopped, TrainingFailed
 from headway.objectives._clock import COMMUNICATION, PARTS
 
@@ -37,7 +37,7 @@ class Sink(Protocol):
         """Finishes what was written."""
 
 
-class Recorder(Callback):
+class Recorder(Hooks):
     """Writes rows on rank 0; ends the run when the loss is no number.
 
     Args:
@@ -70,9 +70,7 @@ class Recorder(Callback):
         self._beat = time.monotonic()
         self._since = _Since()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Chunk, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Chunk, batch_idx: int) -> None:
         """Writes the rows of a chunk.
 
         Raises:
@@ -103,7 +101,7 @@ class Recorder(Callback):
             self._beat = time.monotonic()
             self.heartbeat(objective.step)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Writes the validation's row."""
         objective = cast("Objective", pl_module)
         self.emit([{"step": objective.step, **validation_report(objective), **self.performance(objective)}])
@@ -145,7 +143,7 @@ class Recorder(Callback):
         return row
 
 
-class Listener(Callback):
+class Listener(Hooks):
     """Tells somebody of each validation, once its checkpoint is saved, and asks whether to go on.
 
     Args:
@@ -155,7 +153,7 @@ class Listener(Callback):
     def __init__(self, on_report: OnReport) -> None:
         self.on_report = on_report
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Asks; all ranks hear the answer.
 
         Raises:

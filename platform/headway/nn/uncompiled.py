@@ -1,0 +1,44 @@
+"""Functions that a compiler leaves out of its graphs.
+
+`torch.compiler.disable` says so at once, and imports the compiler with it: a second and 70 MB for every process that
+compiles nothing, such as a sweep's. Here it is said when something may be compiled (`leave_out`).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+import torch
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_MARKED: list[Callable[[], None]] = []
+
+
+def uncompiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """Returns a function that a compiler calls and does not look into, once `leave_out` has been called."""
+    current = function
+
+    def disable() -> None:
+        nonlocal current
+        current = torch.compiler.disable(function)  # type: ignore[no-untyped-call]
+
+    @wraps(function)
+    def call(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        return current(*arguments, **keywords)
+
+    if "torch._dynamo" in sys.modules:
+        disable()
+    else:
+        _MARKED.append(disable)
+    return call
+
+
+def leave_out() -> None:
+    """Tells torch's compiler of every function that is marked."""
+    while _MARKED:
+        _MARKED.pop()()
