@@ -94,7 +94,7 @@ class Keeper(Hooks):
         with objective.clock.during("checkpoint"):
             self._save(trainer, objective)
 
-    def _save(self, trainer: Trainer, objective: Objective) -> None:
+    def _save(self, trainer: Any, objective: Objective) -> None:
         engine = cast(Engine, trainer.strategy)
         weights, optimizer = engine.gather_weights(), engine.gather_optimizer()
         rng, carried = (

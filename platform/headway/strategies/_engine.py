@@ -240,7 +240,7 @@ def _own(value: Tensor) -> Tensor:
 
 
 def _is_sliced(value: Tensor) -> bool:
-    """Returns whether ranks share a tensor; of a plain one without the half second that torch takes to import slices."""
+    """Returns whether ranks share a tensor; torch takes half a second to import slices, which plain ones need not."""
     if type(value) in (Tensor, nn.Parameter):
         return False
     from torch.distributed.tensor import DTensor
