@@ -28,7 +28,7 @@ from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserErr
 from headway.config.kinds import resolve_kind
 from headway.config.section import validate_section
 from headway.diagnose.flops import count_flops, peak_flops
-from headway.diagnose.health import Health
+from headway.diagnose.health import Health, watch_health
 from headway.feed import Feed
 from headway.init.base import initialize
 from headway.nn.draws import name_streams
@@ -55,8 +55,6 @@ _LIGHTNING_PRECISION = {
 _RANK_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 _LOST_PEER = re.compile(r"gloo|NCCL|[Cc]onnection (closed|reset|refused)|[Tt]imed out", re.ASCII)
 """What torch's communication says when a rank is gone; it has no exception of its own for that on gloo."""
-_HEALTH_EVERY = 100
-"""Steps between measurements of health: few enough that they cost a small net a hundredth of its time."""
 _WEIGHT_DTYPE = {"fp64": torch.float64, "bf16": torch.bfloat16}
 
 
@@ -100,7 +98,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         restored=checkpoint is not None,
         for_trainer=job.stepper is None,
     )
-    health = _build_health(recipe, objective)
+    health = watch_health(recipe, objective)
     torch.manual_seed(recipe.trainer.seed + place.rank)
     first = place.rank == 0
     with job.run.owned() if first else nullcontext():
@@ -309,23 +307,6 @@ def _newest_checkpoint(job: Job) -> store.Checkpoint | None:
     return checkpoint
 
 
-def _build_health(recipe: Recipe, objective: Objective) -> Health | None:
-    """Returns what watches the objective's steps, where the recipe wants it and the objective makes them."""
-    every = recipe.track.health_every
-    if every == "never" or objective.stepper is not None:
-        return None
-    compiled = recipe.trainer.compile
-    if compiled and every != "auto" and objective.train_feed.place.rank == 0:
-        print(  # noqa: T201
-            f"headway: track.health_every: {every}, but trainer.compile leaves no layer to look into; "
-            "gradients and updates are recorded, activations are not",
-            file=sys.stderr,
-        )
-    health = Health(objective.net, every=_HEALTH_EVERY if every == "auto" else every, activations=not compiled)
-    objective.watch = health
-    return health
-
-
 def _write_start(job: Job, data: Data, objective: Objective, health: Health | None, *, resumed_at: int | None) -> None:
     recipe, run = job.recipe, job.run
     manifest = build_manifest(
@@ -368,21 +349,13 @@ def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: stor
         every=recipe.track.every,
         tokens_per_sample=_tokens_per_sample(data),
         flops_per_sample=lambda: None if job.stepper else count_flops(recipe, data.spec, objective),
-        peak_flops=_peak_flops(recipe, job.place),
+        peak_flops=peak_flops(recipe, job.place),
         heartbeat=lambda step: run.update_status(step=step),
     )
 
 
 def _tokens_per_sample(data: Data) -> int | None:
     return data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None
-
-
-def _peak_flops(recipe: Recipe, place: Place) -> float | None:
-    """Returns the most operations a second that all ranks' GPUs can do; None on a CPU or an unknown GPU."""
-    if place.device == "cpu":
-        return None
-    peak = peak_flops(torch.cuda.get_device_name(place.local_rank), recipe.trainer.precision)
-    return None if peak is None else peak * place.world_size
 
 
 def lightning_trainer(recipe: Recipe, place: Place, hooks: Sequence[Hooks]) -> Trainer:

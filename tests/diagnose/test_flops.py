@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from headway.config.contracts import Place
-from headway.diagnose.flops import count_flops, peak_flops
+from headway.diagnose.flops import count_flops, peak_flops, peak_of
 from headway.fit import fit
 from headway.objectives._clock import Clock
 from headway.prepare import prepare
@@ -128,7 +128,12 @@ def test_the_axis_of_samples_and_tokens_is_in_the_folder(tmp_path: Path) -> None
     ],
 )
 def test_a_gpu_has_the_peak_of_its_data_sheet(name: str, precision: str, peak: float | None) -> None:
-    assert peak_flops(name, precision) == peak
+    assert peak_of(name, precision) == peak
+
+
+@pytest.mark.quick
+def test_a_cpu_has_no_peak() -> None:
+    assert peak_flops(load_recipe({**COMMON, **GPT}), Place()) is None
 
 
 @pytest.mark.quick

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from headway.config.contracts import Place
 from headway.config.errors import UserError
-from headway.diagnose.health import Health, moments, norms
+from headway.diagnose.health import Health, moments, norms, watch_health
 from headway.fit import fit
 from headway.fused.fit import fit_rows
 from headway.prepare import prepare
@@ -181,12 +181,9 @@ def test_rows_of_an_array_have_none_and_a_setting_of_its_own_keeps_a_trial_out(t
 
 
 def test_a_compiled_net_has_gradients_and_updates_and_says_so(capfd: pytest.CaptureFixture[str]) -> None:
-    pytest.importorskip("torch._dynamo")
-    from headway.training import _build_health
-
     recipe = load_recipe(tree("mlp", trainer={**TRAINER, "compile": True}))
     objective, _ = build_objective(recipe, prepare(recipe, Place()), Place())
-    health = _build_health(recipe, objective)
+    health = watch_health(recipe, objective)
     assert health is not None
     assert "activations are not" in capfd.readouterr().err
     count = len(list(objective.net.parameters()))

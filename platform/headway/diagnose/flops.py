@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from headway.config.contracts import Batch, DataSpec, ModuleConfig
+from headway.config.contracts import Batch, DataSpec, ModuleConfig, Place
 from headway.objectives.base import Objective
 from headway.recipe import Recipe
 
@@ -88,7 +88,15 @@ _PEAKS: tuple[tuple[str, dict[str, float]], ...] = (
 """The first pattern that is a whole word of a GPU's name, and its peak by number format."""
 
 
-def peak_flops(gpu: str, precision: str) -> float | None:
+def peak_flops(recipe: Recipe, place: Place) -> float | None:
+    """Returns the most operations a second that all ranks' GPUs can do; None on a CPU or on a GPU that is not known."""
+    if place.device == "cpu":
+        return None
+    peak = peak_of(torch.cuda.get_device_name(place.local_rank), recipe.trainer.precision)
+    return None if peak is None else peak * place.world_size
+
+
+def peak_of(gpu: str, precision: str) -> float | None:
     """Returns the most operations a second that a GPU can do in a recipe's precision; None where that is not known.
 
     Args:
@@ -96,10 +104,8 @@ def peak_flops(gpu: str, precision: str) -> float | None:
         precision: the recipe's `trainer.precision`.
     """
     peaks = next((peaks for pattern, peaks in _PEAKS if re.search(rf"\b(?:{pattern})\b", gpu)), {})
-    for name in _formats(precision):
-        if name in peaks:
-            return peaks[name] * 1e12
-    return None
+    found = next((peaks[name] for name in _formats(precision) if name in peaks), None)
+    return None if found is None else found * 1e12
 
 
 def _formats(precision: str) -> tuple[str, ...]:

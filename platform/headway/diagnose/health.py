@@ -17,6 +17,7 @@ makemore, part 3" for the ratio.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -26,11 +27,33 @@ from torch import Tensor, nn
 
 from headway.config.contracts import Engine
 from headway.nn.batch_norm import is_standing_in
+from headway.objectives.base import Objective
+from headway.recipe import Recipe
 
 ROOT = "net"
 """Name of the net itself, where it owns weights."""
 _PIECE = 1 << 17
 """Numbers that are made float64 at once: they stay in a core's cache."""
+EVERY = 100
+"""Steps between measurements by default; they cost a small net less than a hundredth of its time."""
+
+
+def watch_health(recipe: Recipe, objective: Objective) -> Health | None:
+    """Returns what now measures the objective's steps; None where the recipe says never or others make the steps."""
+    every = recipe.track.health_every
+    if every == "never" or objective.stepper is not None:
+        return None
+    compiled = recipe.trainer.compile
+    if compiled and every != "auto" and objective.train_feed.place.rank == 0:
+        print(  # noqa: T201
+            f"headway: track.health_every: {every}, but trainer.compile leaves no layer to look into; "
+            "gradients and updates are recorded, activations are not",
+            file=sys.stderr,
+        )
+    objective.watch = health = Health(
+        objective.net, every=EVERY if every == "auto" else every, activations=not compiled
+    )
+    return health
 
 
 class _Layer(NamedTuple):

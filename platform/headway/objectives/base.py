@@ -76,7 +76,6 @@ class Objective(nn.Module):
         eval_metrics: names of those they give on held-out data.
         stop_requested: asked at the end of each chunk; True on any rank stops them all.
         stepper: makes the optimizer steps; None where the objective makes its own.
-        watch: measures some of the steps that the objective makes.
     """
 
     metric_names: tuple[str, ...] = ()
@@ -113,7 +112,6 @@ class Objective(nn.Module):
         eval_metrics: Sequence[str] = (),
         stop_requested: Callable[[], bool] = lambda: False,
         stepper: Stepper | None = None,
-        watch: Watch | None = None,
     ) -> None:
         super().__init__()
         self.net = net
@@ -126,7 +124,8 @@ class Objective(nn.Module):
         self._eval_metrics = list(eval_metrics)
         self.stop_requested = stop_requested
         self.stepper = stepper
-        self.watch = watch
+        self.watch: Watch | None = None
+        """Measures some of the steps that the objective makes."""
         self.clock = Clock()
         self.step = 0
         """Optimizer steps made so far."""
