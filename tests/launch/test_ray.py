@@ -19,8 +19,8 @@ import pytest
 import ray
 import yaml
 
-from headway.config.shipped import shipped_folder
 from headway.config.section import validate_section
+from headway.config.shipped import shipped_folder
 from headway.jobs import board
 from headway.jobs.profiles import known_profiles
 from headway.jobs.records import list_records
