@@ -1,4 +1,4 @@
-"""The Dockerfile: linted, built for real on a Debian base without a Docker engine, and a run trained by what was built."""
+"""The Dockerfile: linted, and built for real on a Debian base without a Docker engine; what was built trains a run."""
 
 from __future__ import annotations
 

@@ -179,8 +179,8 @@ def _start_accounting(cluster: Slurm) -> str:
     socket_path = database / "socket"
     cluster.start(
         "mariadbd", *whose, f"--socket={socket_path}", f"--pid-file={database / 'pid'}", "--skip-name-resolve",
-        "--bind-address=127.0.0.1", f"--port={storage_port}", "--innodb-buffer-pool-size=64M", "--innodb-flush-log-at-trx-commit=0",
-        f"--log-error={folder / 'log' / 'mariadb.log'}",
+        "--bind-address=127.0.0.1", f"--port={storage_port}", "--innodb-buffer-pool-size=64M",
+        "--innodb-flush-log-at-trx-commit=0", f"--log-error={folder / 'log' / 'mariadb.log'}",
     )  # fmt: skip
     cluster.wait_for(socket_path.exists, "the database")
     who = "slurm@'127.0.0.1'"
