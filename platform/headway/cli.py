@@ -21,6 +21,7 @@ from headway.jobs_verbs import jobs_app, submit_app
 from headway.sweep_verbs import sweeps_app
 from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs, Trust, add_verbs
+from headway.watch_verbs import add_watch_verbs
 
 app = App(
     name="headway",
@@ -33,6 +34,7 @@ app.command(sweeps_app)
 app.command(submit_app)
 app.command(jobs_app)
 add_verbs(app)
+add_watch_verbs(app)
 app.register_install_completion_command()
 
 Overrides = Annotated[tuple[str, ...], Parameter(help="Changes to the recipe: optim.lr=3e-4 trainer.devices=2.")]
