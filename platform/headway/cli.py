@@ -338,10 +338,20 @@ def _print_result(result: dict[str, Any]) -> None:
         ["status", f"{result['status']} at step {result['step']} after {result['wall_s']:.1f} s"],
         ["metrics", metrics],
     ]
-    offline = Path(result["run_dir"]) / "wandb"
-    if list(offline.glob("offline-run-*")):
-        rows.append(["W&B", f"offline; to upload: wandb sync {offline}/offline-run-*"])
+    rows += _wandb_row(result)
     print_table(["", ""], rows)
+
+
+def _wandb_row(result: dict[str, Any]) -> list[list[str]]:
+    """Returns a row on how to upload the run, where W&B's server does not have it all."""
+    from headway.run import RunFolder
+
+    folder = Path(result["run_dir"])
+    state = RunFolder(folder).status().get("wandb") or {}
+    if state.get("mode") != "offline" and "problem" not in state:
+        return []
+    why = state.get("problem") or state.get("why")
+    return [["W&B", f"{state['mode']}{f' ({why})' if why else ''}; to upload: headway sync {folder}"]]
 
 
 def _headline(path: Path) -> str:

@@ -127,6 +127,8 @@ class TrackSection(Section):
     """W&B user or team; the key's own when absent."""
     group: str | None = None
     """W&B group of runs that belong together."""
+    job_type: str = "fit"
+    """W&B job type; a sweep's trials are `trial`."""
     tags: list[str] = Field(default_factory=list)
     """W&B tags."""
     notes: str | None = None

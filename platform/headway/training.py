@@ -37,6 +37,7 @@ from headway.objectives.base import BuiltIn, Objective, Stepper
 from headway.recipe import Recipe
 from headway.run import MetricsFile, RunFolder, replace_file
 from headway.supervise.signals import StopFlag
+from headway.terminal import tell
 from headway.track.manifest import build_manifest
 from headway.track.progress import ProgressSink
 from headway.track.recorder import Listener, OnReport, Recorder, Sink
@@ -324,15 +325,21 @@ def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: stor
         sinks.append(MetricsFile(run.metrics, keep_through=first_step if job.resume else None))
         if job.progress:
             sinks.append(ProgressSink(run.id, total_steps=objective.schedule.total_steps, first_step=first_step))
-        mode = choose_mode(recipe.track.wandb)
-        if mode != "disabled":
-            sinks.append(WandbSink(run, recipe, mode))
+        choice = choose_mode(recipe.track.wandb)
+        if choice.mode != "disabled":
+            resumed_at, alone = checkpoint.step if checkpoint else None, job.stepper is None
+            sinks.append(WandbSink(run, recipe, choice, resumed_at=resumed_at, alone=alone, say=_tell(job)))
     return Recorder(
         sinks,
         every=recipe.track.every,
         tokens_per_sample=data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None,
         heartbeat=lambda step: run.update_status(step=step),
     )
+
+
+def _tell(job: Job) -> Callable[[str], None]:
+    """Returns what says something to a person; into the void where nobody watches this run."""
+    return (lambda line: tell(f"headway: {line}")) if job.progress else (lambda _: None)
 
 
 def lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:

@@ -91,6 +91,40 @@ def read_offline_run(path: Path) -> OfflineRun:
     return run
 
 
+@dataclass(frozen=True)
+class Glance:
+    """How far a run's file goes."""
+
+    num_rows: int = 0
+    last_step: int = -1
+    """W&B's own `_step` of the newest row; -1 where there is none."""
+    ended: bool = False
+    """Whether the run's end is in it."""
+
+
+def glance(path: Path) -> Glance:
+    """Returns how far a run's file goes, without keeping what is in it.
+
+    Raises:
+        UserError: there is no such file, it cannot be read, or it is no file of W&B's.
+    """
+    num_rows, ended, newest = 0, False, None
+    for record in LogFile(offline_file(path)).records():
+        kind = record.WhichOneof("record_type")
+        if kind == "history":
+            num_rows, newest = num_rows + 1, record.history
+        ended = ended or kind == "exit"
+    return Glance(num_rows, -1 if newest is None else step_of(newest), ended)
+
+
+def step_of(history: Any) -> int:
+    """Returns W&B's own step of a row; -1 where it has none."""
+    for item in history.item:
+        if _name(item) == "_step":
+            return int(_value(item))
+    return int(history.step.num) if history.HasField("step") else -1
+
+
 class LogFile:
     """The records of one file.
 

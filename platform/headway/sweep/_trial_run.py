@@ -113,7 +113,7 @@ class TrialRun:
         Raises:
             UserError: the sample goes against it.
         """
-        changes = {"track.group": self.job.sweep_id, **self.job.fixed, **self.sample}
+        changes = {"track.group": self.job.sweep_id, "track.job_type": "trial", **self.job.fixed, **self.sample}
         return load_recipe(self.job.tree, changes, trust=self.job.trust)
 
     # ---- while it trains -------------------------------------------------------------------------
