@@ -103,21 +103,24 @@ class WandbSink:
         self.every = recipe.track.wandb_every
         self.folder = run
         self.problem = ""
+        """What keeps W&B from having all of the run."""
         self.why = choice.why
         self.mode = choice.mode
         self._say = say
+        self._queue: queue.SimpleQueue[list[Row] | Work | None] = queue.SimpleQueue()
         self._steps_given, self._newest = 0, -1
-        if choice.mode == "online":
-            self.run = self._online(recipe, alone)
+        self.run: Any = self._online(recipe, alone) if choice.mode == "online" else None
         if self.mode == "offline":
             if self.why:
                 say(f"W&B is offline: {self.why}; `headway sync {run.id}` uploads the run later")
             self.run = self._init(recipe, alone, mode="offline")
+        if self.run is None:
+            say(f"{self.problem}; `headway sync {run.id}` uploads the run from its metrics.jsonl later")
+            return
         for pattern in ("train/*", "val/*", "test/*", "perf/*", "health/*", "system/*"):
             self.run.define_metric(pattern, step_metric="step")
         earlier = -1 if self.mode == "online" else last_step_on_disk(run.path / "wandb")
         self._next_step = max(int(self.run.starting_step), earlier + 1)
-        self._queue: queue.SimpleQueue[list[Row] | Work | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._feed, name=f"wandb-{run.id}", daemon=True)
         self._thread.start()
         if resumed_at is not None and self._next_step <= resumed_at:
@@ -125,14 +128,19 @@ class WandbSink:
             self.write([row for row in read_metrics(run.metrics) if self._next_step <= row.get("step", 0)])
 
     def _online(self, recipe: Recipe, alone: bool) -> Any:
-        """Returns the SDK's run, online; a server that has fallen silent leaves it to be made offline."""
+        """Returns the SDK's run, online; None where a server has fallen silent since it was asked."""
         wandb = quiet_wandb()
         try:
             return self._init(recipe, alone, mode="online")
         except (wandb.errors.Error, TimeoutError) as error:
-            self.mode = "offline"
-            self.why = " ".join(str(error).split())[:200] or type(error).__name__
-            return None
+            why = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        # W&B's process holds on to a run that it could not begin, and lets no other have its id.
+        if wandb.setup().most_recent_active_run is None:
+            wandb.teardown()
+            self.mode, self.why = "offline", why
+        else:
+            self.problem = f"W&B could not begin this run ({why})"
+        return None
 
     def _init(self, recipe: Recipe, alone: bool, *, mode: Literal["online", "offline"]) -> Any:
         wandb = quiet_wandb()
@@ -171,13 +179,16 @@ class WandbSink:
 
     def write(self, rows: list[Row]) -> None:
         """Hands on validations, tests and every so many training rows; costs the training next to nothing."""
+        if self.run is None:
+            return
         chosen = [row for row in rows if row["step"] % self.every == 0 or any(n.startswith(_SPARSE) for n in row)]
         if chosen:
             self._queue.put(chosen)
 
     def do(self, work: Work) -> None:
         """Has something done with the SDK's run, after the rows that were written so far."""
-        self._queue.put(work)
+        if self.run is not None:
+            self._queue.put(work)
 
     def _feed(self) -> None:
         """Gives W&B what was written, until there is no more."""
@@ -207,7 +218,12 @@ class WandbSink:
 
     def close(self) -> None:
         """Ends the W&B run, and leaves in status.json where it is and whether it is whole."""
-        ending = sys.exc_info()[1]
+        if self.run is not None:
+            self._end(sys.exc_info()[1])
+        told = {"mode": self.mode, "why": self.why, "rows": self._steps_given, "problem": self.problem}
+        self.folder.update_status(wandb={name: value for name, value in told.items() if value != ""})
+
+    def _end(self, ending: BaseException | None) -> None:
         # In a table of a sweep's runs, what was stopped early is told from what is done.
         how = "done" if ending is None else "stopped" if isinstance(ending, Stopped) else "failed"
         summary: dict[str, Any] = {"ended": how} if ending is None else {"ended": how, "reason": str(ending)[:200]}
@@ -222,8 +238,6 @@ class WandbSink:
             self.problem = f"W&B did not take all rows within {DRAIN_S:.0f} s"
             self._say(f"{self.problem}; metrics.jsonl has every row")
         self._finish(0 if ending is None or isinstance(ending, Stopped) else 1)
-        told = {"mode": self.mode, "why": self.why or None, "rows": self._steps_given, "problem": self.problem or None}
-        self.folder.update_status(wandb={name: value for name, value in told.items() if value is not None})
 
     def _finish(self, exit_code: int) -> None:
         fragment = Path(self.run.dir).parent
