@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from headway.config.errors import UserError
-from headway.wandb_file import LogFile, OfflineRun, read_offline_run
+from headway.wandb_file import LogFile, OfflineRun, read_offline_run, write_log
 
 ROWS = 1009
 """Enough for several of the file's blocks of 32 KiB."""
@@ -146,3 +146,12 @@ def test_a_log_says_where_it_was_torn_only_once_it_was_read(written: Path) -> No
     assert log.torn_at is None
     assert sum(1 for _ in log.records()) > ROWS
     assert log.torn_at is None
+
+
+def test_what_is_written_again_is_the_same_file(written: Path, tmp_path: Path) -> None:
+    original = next(written.glob("*.wandb"))
+    copy = tmp_path / "run-abc.wandb"
+    num_records = write_log(copy, LogFile(original).records())
+    assert num_records == sum(1 for _ in LogFile(original).records())
+    assert read_offline_run(copy) == read_offline_run(original)
+    assert abs(copy.stat().st_size - original.stat().st_size) < 101

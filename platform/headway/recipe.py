@@ -31,7 +31,7 @@ from headway.config.contracts import (
 )
 from headway.config.errors import UserError, suggestion
 from headway.config.kinds import Family, check_kind, resolve_kind
-from headway.config.overrides import override, parse_assignments
+from headway.config.overrides import flatten, override, parse_assignments
 from headway.config.reading import Tree, dump, read_file
 from headway.config.section import Section, validate_section
 from headway.config.shipped import find_recipe
@@ -175,7 +175,7 @@ class Recipe(Section):
 
     def dotted(self) -> dict[str, Any]:
         """Returns `{"optim.lr": 0.001, ...}`."""
-        return dict(_flatten(self.tree()))
+        return dict(flatten(self.tree()))
 
 
 SECTIONS = list(Recipe.model_fields)
@@ -320,14 +320,6 @@ def _resolve_defaults(tree: Tree, trainer: TrainerSection) -> Tree:
         several = trainer.nodes > 1 or (isinstance(trainer.devices, int) and trainer.devices > 1)
         resolved[STRATEGY.section] = {"kind": "ddp" if several else "single"}
     return resolved
-
-
-def _flatten(tree: Tree, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value and not (prefix == "sweep." and key == "space"):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def recipe_schema() -> dict[str, Any]:

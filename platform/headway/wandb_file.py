@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -258,3 +258,35 @@ def _value(item: Any) -> Any:
         return None
     value = getattr(item, form)
     return json.loads(value) if form == "json" else value
+
+
+def write_log(path: Path, records: Iterable[Any]) -> int:
+    """Writes records of W&B's as a file that its SDK and `wandb sync` read; returns how many."""
+    num_records = 0
+    with path.open("wb") as file:
+        file.write(_IDENTITY.pack(*_MAGIC))
+        position = _IDENTITY.size
+        for record in records:
+            for part in _parts(record.SerializeToString(), position):
+                file.write(part)
+                position += len(part)
+            num_records += 1
+    return num_records
+
+
+def _parts(data: bytes, position: int) -> Iterator[bytes]:
+    """Yields a record cut at the ends of blocks, each part behind its header."""
+    first = True
+    while True:
+        left = _BLOCK_BYTES - position % _BLOCK_BYTES
+        if left < _PART.size:
+            yield bytes(left)
+            position += left
+            left = _BLOCK_BYTES
+        content, data = data[: left - _PART.size], data[left - _PART.size :]
+        kind = (_FULL if first else _LAST) if not data else (_FIRST if first else _MIDDLE)
+        yield _PART.pack(zlib.crc32(bytes([kind]) + content), len(content), kind) + content
+        position += _PART.size + len(content)
+        first = False
+        if not data:
+            return

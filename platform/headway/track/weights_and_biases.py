@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from headway.config.errors import Stopped, UserError
 from headway.run import read_metrics
 from headway.track.fragments import last_step_on_disk, mark_synced, once_written
+from headway.track.upload_copies import is_for_wandb
 from headway.track.wandb_server import NoAnswer, WandbServer, known_address, known_key, known_server, quiet_wandb
 
 if TYPE_CHECKING:
@@ -43,7 +44,6 @@ FINISH_S = 30.0
 DRAIN_S = 60.0
 FLUSH_EVERY_S = 5.0
 _NEARLY_NOTHING = 1 << 20
-_SPARSE = ("val/", "test/")
 
 
 @dataclass(frozen=True)
@@ -181,7 +181,7 @@ class WandbSink:
         """Hands on validations, tests and every so many training rows; costs the training next to nothing."""
         if self.run is None:
             return
-        chosen = [row for row in rows if row["step"] % self.every == 0 or any(n.startswith(_SPARSE) for n in row)]
+        chosen = [row for row in rows if is_for_wandb(row, self.every)]
         if chosen:
             self._queue.put(chosen)
 
