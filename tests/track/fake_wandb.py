@@ -24,7 +24,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 KEY = "0123456789" * 4
-Fault = Literal["slow", "silent", "drop", "drop_answer"] | int
+Fault = Literal["sluggish", "silent", "drop", "drop_answer"] | int
 """An HTTP status; or to be slow, to never answer, to hang up at once, or to do it and hang up without an answer."""
 
 
@@ -469,7 +469,7 @@ class _Handler(BaseHTTPRequestHandler):
         entry = self.server.fake._fault_of(what)
         fault = entry.fault if entry else None
         self._mute = fault == "drop_answer"
-        if entry and fault == "slow":
+        if entry and fault == "sluggish":
             self.server.dead.wait(entry.delay_s)
         if fault == "silent":
             self.server.dead.wait(600)

@@ -134,7 +134,7 @@ def test_sixty_four_rows_of_an_array_arrive_complete(tiny_mlp, tmp_path, server)
 @pytest.mark.parametrize(
     ("fault", "where"),
     [
-        ("slow", ""),
+        ("sluggish", ""),
         (429, "file_stream"),
         (500, "file_stream"),
         ("drop", "file_stream"),
@@ -143,7 +143,7 @@ def test_sixty_four_rows_of_an_array_arrive_complete(tiny_mlp, tmp_path, server)
     ],
 )
 def test_a_server_that_stumbles_loses_nothing(tiny_mlp, tmp_path, server, fault, where) -> None:
-    server.misbehave(fault, where=where, times=None if fault == "slow" else 2, delay_s=0.2)
+    server.misbehave(fault, where=where, times=None if fault == "sluggish" else 2, delay_s=0.2)
     result = fit(tiny_mlp, EVERY_STEP, runs=tmp_path, name="mine", progress=False)
     run = server.run("mine")
     assert run.steps_of("train/loss") == list(range(1, 31))

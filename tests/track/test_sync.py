@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from headway.recipe import load_recipe
 from headway.run import RunFolder, find_run, read_metrics
 from headway.track import sync, weights_and_biases
 from headway.track.fragments import list_fragments
-from headway.track.wandb_server import WandbServer
 
 OFFLINE = {"track.wandb": "offline", "track.wandb_every": 1, "track.project": "school", "track.tags": ["late"]}
 
@@ -125,9 +125,9 @@ def test_a_run_that_wandb_could_not_begin_comes_from_its_folder(offline, server)
     assert (there.project, there.fields["tags"], there.config["optim.lr"]) == ("school", ["late"], 3e-3)
 
 
-@pytest.mark.parametrize("fault", ["slow", 429, 500, "drop", "drop_answer"])
+@pytest.mark.parametrize("fault", ["sluggish", 429, 500, "drop", "drop_answer"])
 def test_a_server_that_stumbles_gets_each_row_once(offline, server, fault) -> None:
-    server.misbehave(fault, where="file", times=None if fault == "slow" else 2, delay_s=0.2)
+    server.misbehave(fault, where="file", times=None if fault == "sluggish" else 2, delay_s=0.2)
     assert headway(["sync", str(offline.path)]) == 0
     there = server.run("mine")
     assert there.steps_of("train/loss") == list(range(1, 31))
@@ -150,27 +150,18 @@ def test_what_does_not_go_up_is_named_and_goes_up_later(offline, server, monkeyp
 def test_a_server_that_dies_while_it_is_sent_to_is_given_up_on(offline, server, monkeypatch) -> None:
     monkeypatch.setattr(sync, "_LOOK_EVERY_S", 0.3)
     server.misbehave("silent", where="file_stream")
-    server.misbehave("silent", where="POST", times=None)
-    with server.lock:
-        server._misbehaviours.pop()
-    known = WandbServer(server.url, "0" * 40)
-
-    def look(within_s: float) -> str:
-        server.stop()
-        return "gone"
-
-    monkeypatch.setattr(known, "why_not", lambda *, within_s: look(within_s))
-    (outcome,) = sync.sync_runs([offline], known)
-    assert outcome.state == "failed"
+    killer = threading.Thread(target=lambda: (until(lambda: "CreateRunFiles" in server.operations), server.stop()))
+    killer.start()
+    assert headway(["sync", str(offline.path)]) == 3
+    killer.join()
     server.behave()
     server.start()
-    (outcome,) = sync.sync_runs([offline], WandbServer(server.url, "0" * 40))
-    assert outcome.state == "uploaded"
+    assert headway(["sync", str(offline.path)]) == 0
     assert_whole(server, offline)
 
 
 def test_an_interrupted_sync_goes_on(offline, server) -> None:
-    server.misbehave("slow", where="file_stream", delay_s=1.0)
+    server.misbehave("sluggish", where="file_stream", delay_s=1.0)
     interrupted = subprocess.Popen([sys.executable, "-m", "headway", "sync", str(offline.path)], start_new_session=True)
     until(lambda: any(run.streams for run in server.runs.values()))
     os.killpg(interrupted.pid, signal.SIGKILL)

@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -177,40 +178,45 @@ def _wandb_sync(uploads: list[_Upload], server: WandbServer, locks: list[IO[str]
         "WANDB_DIR": str(folders[0].parents[1]),
         "WANDB_SILENT": "false",
     }
-    process = subprocess.Popen(
-        [sys.executable, "-m", "wandb", "sync", "--yes", "--include-online", "-n", str(AT_ONCE), *map(str, folders)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        env=environment,
-        cwd=folders[0].parents[1],
-        start_new_session=True,
-        # Should this process be killed, the runs stay locked until that one has ended.
-        pass_fds=[lock.fileno() for lock in locks],
-    )
-    try:
-        said = _communicate(process, server, _BASE_TIMEOUT_S + total_bytes(folders) / _SLOWEST_BYTES_PER_S)
-    finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+    # Into a file: should this process be killed, that one goes on to its end, and holds the runs' locks as long.
+    with (folders[0].parents[1] / "said").open("w+") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "wandb", "sync", "--yes", "--include-online", "-n", str(AT_ONCE)]
+            + [str(folder) for folder in folders],
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=folders[0].parents[1],
+            start_new_session=True,
+            pass_fds=[lock.fileno() for lock in locks],
+        )
+        try:
+            given_up = _wait(process, server, _BASE_TIMEOUT_S + total_bytes(folders) / _SLOWEST_BYTES_PER_S)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+        output.seek(0)
+        said = output.read()
+    if given_up:
+        return given_up
     problems = [line.partition("ERROR")[2].strip(" :") for line in said.splitlines() if "ERROR" in line]
     problems += [line for line in said.splitlines() if line.startswith("Error")]
     return problems[-1] if problems else ""
 
 
-def _communicate(process: subprocess.Popen[str], server: WandbServer, timeout_s: float) -> str:
-    """Returns what a process said; gives up on one whose server is gone, or which takes forever."""
-    silent, waited = 0, 0.0
+def _wait(process: subprocess.Popen[bytes], server: WandbServer, timeout_s: float) -> str:
+    """Waits for a process; returns why it is given up: its server is gone, or it takes forever."""
+    silent, until = 0, time.monotonic() + timeout_s
     while True:
-        try:
-            return process.communicate(timeout=_LOOK_EVERY_S)[0]
-        except subprocess.TimeoutExpired:
-            waited += _LOOK_EVERY_S
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOK_EVERY_S)
+            return ""
         problem = server.why_not(within_s=_LOOK_EVERY_S)
         silent = silent + 1 if problem else 0
-        if silent >= _PATIENCE or waited > timeout_s:
-            return f"ERROR {problem or f'it took more than {timeout_s:.0f} s'}"
+        if silent >= _PATIENCE or time.monotonic() > until:
+            return problem or f"it took more than {timeout_s:.0f} s"
 
 
 def _confirm(upload: _Upload, server: WandbServer, problem: str) -> Outcome:
