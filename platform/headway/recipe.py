@@ -137,6 +137,16 @@ class TrackSection(Section):
     """Steps between rows of metrics.jsonl."""
     wandb_every: PositiveInt = 10
     """Steps between training rows sent to W&B; validations always are."""
+    code: bool = True
+    """Whether W&B gets the code and the recipe as an artifact."""
+    checkpoints: bool = False
+    """Whether W&B gets the best and the newest checkpoint, as artifacts with the aliases best and latest."""
+    media: bool = True
+    """Whether images, tables and texts of the net are made at a run's end."""
+    alerts: list[Literal["nan", "diverged", "stalled", "finished"]] = ["nan", "diverged", "stalled", "finished"]
+    """What is told of in alerts.jsonl and by W&B: no number for a loss, a runaway loss, no steps, the end."""
+    stall_s: PositiveInt = 900
+    """Seconds without a row after which a run has stalled."""
 
 
 class Recipe(Section):

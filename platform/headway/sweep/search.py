@@ -135,7 +135,7 @@ def _refit(ledger: Ledger, *, progress: bool) -> FitResult | None:
     run = RunFolder(runs / f"{ledger.folder.id}-full")
     if run.recipe.is_file():
         return fit(resume=str(run.path), runs=runs, trust=plan.trust, own_process=mine, progress=progress)
-    changes = {"track.group": ledger.folder.id, "track.job_type": "trial", **best.config}
+    changes = {"track.group": ledger.folder.id, **best.config}
     return fit(plan.tree, changes, runs=runs, name=run.id, trust=plan.trust, own_process=mine, progress=progress)
 
 

@@ -16,6 +16,7 @@ import queue
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headway.config.errors import Stopped, UserError
 from headway.run import read_metrics
+from headway.track.artifacts import log_checkpoints, log_code
 from headway.track.fragments import last_step_on_disk, mark_synced, once_written
+from headway.track.media import give_media, read_index
+from headway.track.node_monitor import EVERY_S, NodeRows
 from headway.track.upload_copies import is_for_wandb
 from headway.track.wandb_server import NoAnswer, WandbServer, known_address, known_key, known_server, quiet_wandb
 
@@ -109,6 +113,10 @@ class WandbSink:
         self._say = say
         self._queue: queue.SimpleQueue[list[Row] | Work | None] = queue.SimpleQueue()
         self._steps_given, self._newest = 0, -1
+        self._began = time.time()
+        self._wants_checkpoints = recipe.track.checkpoints
+        self._nodes = NodeRows(run)
+        self._asked_nodes = time.monotonic()
         self.run: Any = self._online(recipe, alone) if choice.mode == "online" else None
         if self.mode == "offline":
             if self.why:
@@ -121,6 +129,8 @@ class WandbSink:
             self.run.define_metric(pattern, step_metric="step")
         earlier = -1 if self.mode == "online" else last_step_on_disk(run.path / "wandb")
         self._next_step = max(int(self.run.starting_step), earlier + 1)
+        if recipe.track.code and alone:
+            self.do(lambda wandb_run: log_code(wandb_run, run))
         self._thread = threading.Thread(target=self._feed, name=f"wandb-{run.id}", daemon=True)
         self._thread.start()
         if resumed_at is not None and self._next_step <= resumed_at:
@@ -190,6 +200,10 @@ class WandbSink:
         if self.run is not None:
             self._queue.put(work)
 
+    def alert(self, row: Row) -> None:
+        """Sends a row of alerts.jsonl as an alert of W&B's."""
+        self.do(lambda run: run.alert(row["title"], row["text"], level=row["level"]))
+
     def _feed(self) -> None:
         """Gives W&B what was written, until there is no more."""
         while (item := self._queue.get()) is not None:
@@ -201,6 +215,7 @@ class WandbSink:
                 else:
                     for row in item:
                         self._log(row)
+                    self._log_nodes()
             except Exception as error:
                 # The training goes on without W&B, and says so.
                 self.problem = f"W&B's own process failed ({type(error).__name__}: {error})"[:300]
@@ -213,6 +228,14 @@ class WandbSink:
             # Rows of one step are one row of W&B's.
             self._steps_given += step > self._newest
             self._newest = step
+
+    def _log_nodes(self) -> None:
+        """Hands on what the monitors of other nodes have written, now and then."""
+        if self._newest < 0 or time.monotonic() - self._asked_nodes < EVERY_S:
+            return
+        self._asked_nodes = time.monotonic()
+        if levels := self._nodes.newest():
+            self.run.log(levels, step=self._newest)
 
     # ---- its end -------------------------------------------------------------------------------------
 
@@ -231,6 +254,10 @@ class WandbSink:
         if best:
             summary |= {"best/step": best["step"]}
             summary |= {f"best/{name}": value for name, value in best.get("metrics", {}).items()}
+        media = [row for row in read_index(self.folder) if row.get("time", 0) >= self._began]
+        self.do(lambda run: give_media(run, self.folder, media))
+        if self._wants_checkpoints:
+            self.do(lambda run: log_checkpoints(run, self.folder))
         self.do(lambda run: run.summary.update(summary))
         self._queue.put(None)
         self._thread.join(DRAIN_S)
