@@ -143,7 +143,7 @@ class TrackSection(Section):
     """Whether W&B gets the best and the newest checkpoint, as artifacts with the aliases best and latest."""
     media: bool = True
     """Whether images, tables and texts of the net are made at a run's end."""
-    alerts: list[Literal["nan", "diverged", "stalled", "finished"]] = ["nan", "diverged", "stalled", "finished"]
+    alerts: tuple[Literal["nan", "diverged", "stalled", "finished"], ...] = ("nan", "diverged", "stalled", "finished")
     """What is told of in alerts.jsonl and by W&B: no number for a loss, a runaway loss, no steps, the end."""
     stall_s: PositiveInt = 900
     """Seconds without a row after which a run has stalled."""

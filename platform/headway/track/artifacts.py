@@ -1,7 +1,7 @@
 """What W&B gets of a run as artifacts: the code and recipe that made it, and its checkpoints where that is asked for.
 
-Artifacts of an offline run are uploaded from the files in the run folder; `headway sync` finds them where that was copied
-to. Imports no torch.
+Artifacts of an offline run are uploaded from the files in the run folder; `headway sync` finds them where that was
+copied to. Imports no torch.
 """
 
 from __future__ import annotations

@@ -110,7 +110,7 @@ def _levels() -> dict[str, float]:
 def _gpus() -> dict[str, float]:
     """Returns how busy each GPU is, where NVIDIA's library for that is installed."""
     try:
-        import pynvml  # type: ignore[import-untyped]
+        import pynvml
     except ImportError:
         return {}
     found: dict[str, float] = {}

@@ -133,9 +133,20 @@ def _judge(media: Media, net: nn.Module, data: Data, step: int) -> None:
         for index in shown
     ]
     media.table("predictions", ["sample", "is", "taken for", "probability"], rows, step=step)
-    if data.spec.input_kind == "image" and len(wrong):
-        labels = [f"{names[int(batch['target'][i])]} > {names[int(said_N[i])]}" for i in wrong[:_SHOWN].tolist()]
-        media.image("misclassified", _grid([input_N[i] for i in wrong[:_SHOWN].tolist()], labels), step=step)
+    shape = _image_shape(data)
+    if shape is not None and len(wrong):
+        worst = wrong[:_SHOWN].tolist()
+        labels = [f"{names[int(batch['target'][index])]} > {names[int(said_N[index])]}" for index in worst]
+        media.image("misclassified", _grid([input_N[index].reshape(shape) for index in worst], labels), step=step)
+
+
+def _image_shape(data: Data) -> tuple[int, ...] | None:
+    """Returns channels, height and width of a sample that is an image, flattened or not; None for any other."""
+    if data.spec.input_kind == "image":
+        return data.spec.input_shape
+    image = data.reading.get("image") or {}
+    shape = tuple(image.get(name, 0) for name in ("channels", "height", "width"))
+    return shape if data.spec.input_shape == (math.prod(shape),) else None
 
 
 # ---- what it writes ----------------------------------------------------------------------------------------
@@ -166,7 +177,8 @@ def _look(media: Media, net: nn.Module, data: Data, step: int) -> None:
     picture = Image.new("RGB", (heads * (2 * _TILE + 4), len(layers) * (2 * _TILE + 4)), "white")
     for row, weights_HTS in enumerate(layers):
         for column, weights_TS in enumerate(weights_HTS):
-            tile = _coloured((weights_TS / weights_TS.max().clamp(min=1e-9)).numpy())
+            # Each query by its own strongest key: the first has but one, and would outshine all others.
+            tile = _coloured((weights_TS / weights_TS.amax(1, keepdim=True).clamp(min=1e-9)).numpy())
             tile = tile.resize((2 * _TILE, 2 * _TILE), Image.Resampling.NEAREST)
             picture.paste(tile, (column * (2 * _TILE + 4), row * (2 * _TILE + 4)))
     media.image("attention", picture, step=step)
@@ -203,9 +215,9 @@ def _watched_attention() -> Iterator[list[Tensor]]:
 
 def _filters(media: Media, net: nn.Module, data: Data, step: int) -> None:
     """Adds the weights that meet the pixels: a convolution's, or a linear layer's in the image's shape."""
-    if data.spec.input_kind != "image":
+    shape = _image_shape(data)
+    if shape is None:
         return
-    shape = data.spec.input_shape
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             kernels = module.weight.float()
