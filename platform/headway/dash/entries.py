@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.config.errors import UserError
-from headway.dash.files import folder_below, open_below, read_below
+from headway.dash.files import folder_below, names_in, open_below, read_below
 from headway.dash.recipes import Config, read_config
 from headway.sweep.folder import Driver
 
@@ -101,7 +101,7 @@ def read_entry(root: Path, name: str) -> Entry:
     try:
         with folder_below(root, name) as folder:
             modified = os.fstat(folder).st_mtime
-            names = set(os.listdir(folder))
+            names = set(names_in(folder))
     except OSError as error:
         return unreadable(name, _why(error))
     if not names.intersection(_OF_A_RUN):

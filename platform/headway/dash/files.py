@@ -79,7 +79,7 @@ def list_below(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
     found = []
     try:
         with folder_below(root, *parts) as folder:
-            for name in sorted(os.listdir(folder)):
+            for name in sorted(names_in(folder)):
                 try:
                     info = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 except FileNotFoundError:
@@ -89,6 +89,12 @@ def list_below(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
     except FileNotFoundError:
         return []
     return found
+
+
+def names_in(folder: int) -> list[str]:
+    """Returns the names in an open folder."""
+    with os.scandir(folder) as found:
+        return [item.name for item in found]
 
 
 def _check_part(part: str) -> None:

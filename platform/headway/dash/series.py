@@ -16,10 +16,11 @@ from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from headway.columns import NAME, Array, Columns, Damaged, Series, rewrite_columns
+from headway.columns import Array, Columns, Damaged, Series, rewrite_columns
 from headway.config.errors import UserError
 from headway.dash.entries import Entry
 from headway.dash.files import open_below
+from headway.run import COLUMNS_NAME
 
 Answer = TypeVar("Answer")
 Axis = Literal["step", "time", "tokens", "samples"]
@@ -41,6 +42,11 @@ class _Open:
     stamp: tuple[int, int] = (0, 0)
     series: dict[str, Series] = field(default_factory=dict)
     at_size: int = -1
+
+    @property
+    def columns_size(self) -> int:
+        """Returns how many bytes of metrics.jsonl have been taken in."""
+        return 0 if self.columns is None else self.columns.size
 
     def close(self) -> None:
         """Forgets what was read."""
@@ -78,8 +84,8 @@ class Curves:
         return [name for name in self._with(entry, lambda one: _columns(one).names()) if "/" in name]
 
     def torn(self, entry: Entry) -> int:
-        """Returns how many lines of a run's metrics cannot be read."""
-        return self._with(entry, lambda one: _columns(one).torn)
+        """Returns how many lines of a run's metrics cannot be read; one that is being written is no such line."""
+        return self._with(entry, lambda one: _columns(one).torn + (entry.has_ended and one.stamp[1] > one.columns_size))
 
     def num_rows(self, entry: Entry) -> int:
         """Returns how many rows a run has."""
@@ -182,7 +188,7 @@ class Curves:
     def _sidecar(self, entry: Entry, metrics: BinaryIO) -> BinaryIO | None:
         """Returns the sidecar that covers most: the run's own, or one that is made here for a run without."""
         try:
-            own = open_below(self.root, entry.folder, NAME)
+            own = open_below(self.root, entry.folder, COLUMNS_NAME)
         except OSError:
             own = None
         size = os.fstat(metrics.fileno()).st_size
