@@ -83,6 +83,13 @@ class Curves:
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Closes what is open."""
+        with self._lock:
+            for one in self._open.values():
+                one.close()
+            self._open.clear()
+
     def names(self, entry: Entry) -> list[str]:
         """Returns the names of a run's metrics."""
         return [name for name in self._with(entry, lambda one: _columns(one).names()) if "/" in name]
