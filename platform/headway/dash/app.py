@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -246,7 +247,8 @@ def build_app(site: Site) -> Starlette:
         Middleware(Guard, access=site.access),
         Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
     ]
-    return Starlette(routes=routes, middleware=middleware)
+    handlers = {HTTPException: _refused, Exception: _broken}
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
 
 def as_json(value: Any) -> bytes:
@@ -271,6 +273,16 @@ def _ask(request: Request) -> Ask:
 
 def _id(request: Request) -> str:
     return str(request.path_params["id"])
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _failure(error.status_code, str(error.detail))
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    """Answers in one line where this server has a bug; the traceback is in its terminal."""
+    return _failure(500, f"a bug of headway's: {type(error).__name__}; the terminal of `headway dash` tells more")
 
 
 def _nothing(request: Request) -> Any:

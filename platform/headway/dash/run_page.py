@@ -47,7 +47,9 @@ def run_page(runs: Runs, curves: Curves, entry: Entry, *, source: dict[str, Any]
     else:
         manifest, status, recipe_yaml = source, {}, ""
     names = curves.names(entry)
-    torn = curves.torn(entry)
+    problem, torn = curves.problem(entry), curves.torn(entry)
+    if problem is not None:
+        problems.append(f"metrics.jsonl: {problem}")
     if torn:
         problems.append(f"metrics.jsonl: {torn} torn {'line' if torn == 1 else 'lines'}")
     columns = [name for name in names if not name.startswith("health/")]

@@ -134,6 +134,8 @@ def _listen(host: str, port: int | None) -> socket.socket:
     Raises:
         UserError: the address is not this machine's, or the port is taken.
     """
+    if port is not None and not 0 <= port < 1 << 16:
+        raise UserError(f"--port: {port} should be less than 65536; leave it out to have a free one")
     wanted = [port] if port is not None else [*range(PORT, PORT + _TRIES), 0]
     problem: OSError | None = None
     for number in wanted:
