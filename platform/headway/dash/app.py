@@ -28,6 +28,7 @@ from headway.dash.entries import Entry
 from headway.dash.guard import COOKIE, FILE_CSP, TOKEN_HEADER, Access, Guard
 from headway.dash.jobs import Jobs
 from headway.dash.live import MAX_WATCHED, Live
+from headway.dash.offline_wandb import OfflineRuns
 from headway.dash.query import Query
 from headway.dash.runs import Runs
 from headway.dash.series import AXES, Axis, Curves, per_step
@@ -68,10 +69,23 @@ class Site:
         self.actions = Actions(self.runs, self.sweeps, self.jobs, read_only=self.read_only)
 
     @classmethod
-    def of(cls, root: Path, *, cache: Path | None, access: Access, host: str, read_only: bool) -> Site:
-        """Returns the site of a runs folder."""
-        runs = Runs(root)
-        return cls(runs, Curves(root, cache), Sweeps(runs), Jobs(root), read_only, host, access)
+    def of(
+        cls,
+        root: Path,
+        *,
+        cache: Path | None,
+        access: Access,
+        host: str,
+        read_only: bool = False,
+        offline: OfflineRuns | None = None,
+    ) -> Site:
+        """Returns the site of a runs folder, with the runs that Weights & Biases wrote elsewhere."""
+        if offline is None:
+            runs = Runs(root)
+            return cls(runs, Curves(root, cache), Sweeps(runs), Jobs(root), read_only, host, access)
+        runs = Runs(root, offline.entries())
+        curves = Curves(root, cache, offline.columns)
+        return cls(runs, curves, Sweeps(runs), Jobs(root), read_only, host, access, offline.source)
 
     # ---- answers, by what was asked ------------------------------------------------------------
 
