@@ -60,6 +60,11 @@
       : ["#2b1a55", "#2f4f8f", "#1f7f93", "#3aa97c", "#a3cf5f", "#f3e34a"];
   }
 
+  /** Returns colours from good to bad, to be told apart as thin lines. */
+  function ranking() {
+    return Headway.theme.dark() ? ["#4fe0c8", "#6fa9a0", "#8d7a66", "#c9683a"] : ["#046357", "#4f9e92", "#c3ae88", "#d9772f"];
+  }
+
   /** Returns lines of a tooltip as an element: [[colour, name, value]] under a title. */
   function tip(title, lines) {
     return h("div.tip", null, h("div.tip-title", null, title), lines.map(([colour, name, value]) =>
@@ -141,5 +146,5 @@
     return { element, update: (anew) => draw(Boolean(anew)), chart: () => chart };
   }
 
-  Headway.charts = { library, palette, dash, base, axis, scale, tip, card };
+  Headway.charts = { library, palette, dash, base, axis, scale, ranking, tip, card };
 })((window.Headway = window.Headway || {}));

@@ -18,7 +18,8 @@
   function grouped(names) {
     const groups = new Map();
     for (const name of names) groups.set(prefix(name), [...(groups.get(prefix(name)) || []), name]);
-    const natural = (one, other) => one.localeCompare(other, "en", { numeric: true });
+    const loss = (name) => (name.endsWith("/loss") ? 0 : 1);
+    const natural = (one, other) => loss(one) - loss(other) || one.localeCompare(other, "en", { numeric: true });
     const pairs = [...groups.entries()].map(([group, list]) => [group, list.sort(natural)]);
     return pairs.sort(([one], [other]) => place(one) - place(other) || natural(one, other));
   }

@@ -34,7 +34,7 @@
     if (!total) return words;
     const share = Math.max(0, Math.min(1, step / total));
     const bar = h("span.bar", { "aria-hidden": "true" }, h("span.bar-part", { style: { width: share * 100 + "%" } }));
-    return h("span.progress", null, bar, words);
+    return h("span.progress", null, bar, h("span.words", null, words));
   }
 
   /** Returns a message in the place of what cannot be shown. */

@@ -31,7 +31,7 @@
 
   function text(anything) {
     if (anything === null) return "";
-    return (Array.isArray(anything) ? anything.join(" ") : String(anything)).toLowerCase();
+    return (Array.isArray(anything) ? anything.join(", ") : String(anything)).toLowerCase();
   }
 
   function holds(row, word) {
@@ -54,9 +54,15 @@
     return rows.filter((row) => words.every((word) => holds(row, word) !== word.negated));
   }
 
+  /** Returns a value as the name of its group; "" where there is none. */
+  function groupName(own) {
+    if (own === null || own === undefined) return "";
+    return Array.isArray(own) ? own.join(", ") : String(own);
+  }
+
+  /** Returns the name of the group that a run is in. */
   function groupKey(row, column) {
-    const own = value(row, column);
-    return own === null || own === "" || (Array.isArray(own) && !own.length) ? "" : Array.isArray(own) ? own.join(" ") : String(own);
+    return groupName(value(row, column));
   }
 
   function groupsOf(rows, column) {
@@ -95,5 +101,5 @@
     };
   }
 
-  Headway.query = { answer, filter, groupKey, value };
+  Headway.query = { answer, filter, groupKey, groupName, value };
 })((window.Headway = window.Headway || {}));

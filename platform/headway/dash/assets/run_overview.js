@@ -28,7 +28,7 @@
   }
 
   function searchable(title, pairs) {
-    const list = h("dl.facts.mono");
+    const list = h("dl.facts.mono.scrolls", { tabindex: "0", role: "group", "aria-label": title });
     const draw = (text) => {
       const shown = pairs.filter(([name, inner]) => (name + " " + value(inner)).toLowerCase().includes(text.toLowerCase()));
       fill(list, shown.map(([name, inner]) => h("div", null, h("dt", null, name), h("dd", null, value(inner)))));
@@ -44,11 +44,11 @@
     const pairs = flat(manifest).filter(([, inner]) => typeof inner !== "string" || inner.length < 2000);
     const isEnvironment = ([name]) => ENVIRONMENT.includes(name.split(".")[0]);
     const long = Object.entries(flatObject(manifest)).filter(([, inner]) => typeof inner === "string" && inner.length >= 2000);
-    return [
-      pairs.length ? searchable("Manifest", pairs.filter((pair) => !isEnvironment(pair))) : null,
-      pairs.some(isEnvironment) ? searchable("Environment", pairs.filter(isEnvironment)) : null,
-      long.map(([name, text]) => h("details.part", null, h("summary", null, name), h("pre.log", { tabindex: "0" }, text))),
-    ];
+    return {
+      manifest: pairs.length ? searchable("Manifest", pairs.filter((pair) => !isEnvironment(pair))) : null,
+      environment: pairs.some(isEnvironment) ? searchable("Environment", pairs.filter(isEnvironment)) : null,
+      long: long.map(([name, text]) => h("details.part", null, h("summary", null, name), h("pre.log", { tabindex: "0" }, text))),
+    };
   }
 
   function flatObject(object) {
@@ -78,11 +78,11 @@
       ["Tags", (row.tags || []).length ? row.tags.map((tag) => h("span.tag", null, tag)) : null],
     ]);
     const status = flat(run.status).filter(([name]) => !["state", "reason"].includes(name));
+    const settings = Object.entries(run.recipe || {});
+    const { manifest, environment, long } = manifestParts(run.manifest || {});
     fill(box, headline(run), problems(run.problems), h("div.columns", null,
-      parts.section("Run", facts),
-      status.length ? searchable("Status", status) : null,
-      Object.keys(run.recipe || {}).length ? searchable("Settings", Object.entries(run.recipe)) : null,
-      resumed(run.resumed), manifestParts(run.manifest)));
+      h("div", null, parts.section("Run", facts), status.length ? searchable("Status", status) : null, resumed(run.resumed), manifest),
+      h("div", null, settings.length ? searchable("Settings", settings) : null, environment)), long);
   }
 
   /** Fills the tab of the recipe as it was written into the run folder. */

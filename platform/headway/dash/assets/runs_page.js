@@ -35,7 +35,7 @@
   }
 
   function groupHeading(state, groups, pickGroup) {
-    const byKey = new Map((groups || []).map((group) => [group.key === null ? "" : String(group.key), group]));
+    const byKey = new Map((groups || []).map((group) => [Headway.query.groupName(group.key), group]));
     return (row) => {
       const key = Headway.query.groupKey(row, state.group);
       const group = byKey.get(key) || {};

@@ -18,13 +18,13 @@
     const sorted = trials.map((trial) => trial.result).filter(finite).sort((one, other) => one - other);
     if (!sorted.length) return [0, 1];
     const at = (share) => sorted[Math.round(share * (sorted.length - 1))];
-    const [least, most] = [at(0.0), at(0.9)];
+    const [least, most] = [at(0.05), at(0.9)];
     return least === most ? [least - 1e-9, most + 1e-9] : [least, most];
   }
 
   function axisOf(given, dim) {
     const { colour } = Headway.theme;
-    const shared = { dim, name: short(given.path), nameGap: 12, nameTextStyle: { color: colour("ink"), fontSize: 11 }, axisLabel: { color: colour("muted"), fontSize: 10.5 },
+    const shared = { dim, name: short(given.path), nameGap: 12, nameTextStyle: { color: colour("ink"), fontSize: 11 }, axisLabel: { color: colour("muted"), fontSize: 10.5, backgroundColor: colour("surface"), padding: [1, 3] },
       axisLine: { lineStyle: { color: colour("line") } }, axisTick: { show: false }, splitLine: { show: false },
       areaSelectStyle: { width: 18, borderWidth: 1, borderColor: colour("accent"), color: colour("accent"), opacity: 0.25 } };
     if (given.kind === "choice") return { ...shared, type: "category", data: (given.choices || []).map(Headway.format.value) };
@@ -37,11 +37,11 @@
   }
 
   function parallelOption(sweep) {
-    const { base, scale } = Headway.charts;
+    const { base, ranking } = Headway.charts;
     const { colour } = Headway.theme;
     const narrow = window.innerWidth < 600;
     const [min, max] = limits(sweep.trials);
-    const colours = sweep.mode === "max" ? scale() : [...scale()].reverse();
+    const colours = sweep.mode === "max" ? [...ranking()].reverse() : ranking();
     const last = sweep.axes.length;
     const axes = [...sweep.axes.map(axisOf), axisOf({ path: sweep.metric || "result", kind: "float", log: false }, last)];
     return {
@@ -114,12 +114,13 @@
     let path = sweepNow().axes[0].path;
     let chosen = null;
     const rows = () => sweepNow().trials.map((trial) => [trial.number, trial.values[path] ?? null, trial.result]);
-    const pick = Headway.parts.select("Setting", sweepNow().axes.map((axis) => [axis.path, axis.path]), path, (wanted) => {
+    const pick = Headway.parts.select("Setting against the result", sweepNow().axes.map((axis) => [axis.path, axis.path]), path, (wanted) => {
       path = wanted;
       card.update(true);
     });
+    pick.firstChild.className = "unseen";
     const card = Headway.charts.card(page, {
-      title: "A setting against " + (sweepNow().metric || "the result"), height: 280, tools: pick, draw: () => scatterOption(sweepNow(), path, chosen),
+      title: (sweepNow().metric || "result") + " against", height: 280, tools: pick, draw: () => scatterOption(sweepNow(), path, chosen),
       describe: () => `Scatter chart of ${path} against ${sweepNow().metric} for ${Headway.format.count(sweepNow().trials.length, "trial")}. Circles are trials that finished, open squares were stopped.`,
       tabulate: () => ({ columns: ["trial", path, sweepNow().metric || "result"], rows: rows() }),
     });

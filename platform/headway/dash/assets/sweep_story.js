@@ -55,12 +55,12 @@
       ...base(),
       grid: { left: 8, right: 18, top: 22, bottom: 4, containLabel: true },
       xAxis: { ...axis({ type: "value", min: 0, max: "dataMax", splitLine: { show: false } }), axisLabel: { color: colour("muted"), fontSize: 11, formatter: short } },
-      yAxis: axis({ type: "category", inverse: true, data: order.map((trial) => String(trial.number)), splitLine: { show: false }, axisLabel: { color: colour("muted"), fontSize: 10, hideOverlap: true } }),
+      yAxis: axis({ type: "category", inverse: true, data: order.map((trial) => String(trial.number)), splitLine: { show: false }, axisLabel: { color: colour("muted"), fontSize: 10, interval: Math.ceil((order.length * 12) / 560) - 1 } }),
       tooltip: { ...base().tooltip, trigger: "item", formatter: ({ data }) => data && data.trial !== undefined ? tip("trial " + data.trial, [["", data.state, number(Array.isArray(data.value) ? data.value[0] : data.value) + " steps"],
         ...(stoppedAt(data.trial) ? [["", "stopped at rung", number(stoppedAt(data.trial).step)]] : [])]) : "" },
       series: [
         { type: "bar", barWidth: "55%", data: bars, emphasis: { disabled: true },
-          markLine: { silent: true, symbol: "none", lineStyle: { color: colour("line"), type: "solid" }, label: { color: colour("muted"), fontSize: 10, formatter: ({ value }) => short(value) }, data: rungs.map((step) => ({ xAxis: Number(step) })) } },
+          markLine: { silent: true, symbol: "none", lineStyle: { color: colour("line"), type: "solid" }, label: { position: "start", color: colour("muted"), fontSize: 10, formatter: ({ value }) => short(value) }, data: rungs.map((step) => ({ xAxis: Number(step) })) } },
         { type: "scatter", data: ends, symbolSize: size, emphasis: { disabled: true } },
       ],
     };

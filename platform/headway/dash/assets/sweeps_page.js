@@ -99,7 +99,7 @@
       summary.textContent = shown.length === rows.length ? Headway.format.count(rows.length, "trial") : `${shown.length} of ${Headway.format.count(rows.length, "trial")}`;
     }
     draw();
-    const element = h("section.part", null, h("div.part-head", null, h("h2", null, "Trials"), summary, filter), table.element);
+    const element = h("section.part.trials", null, h("div.part-head", null, h("h2", null, "Trials"), summary, filter), table.element);
     return { element, update: draw, choose: (set) => ((chosen = set), draw()) };
   }
 

@@ -5,13 +5,14 @@
 
   /** Compares two values: numbers, then texts; what is missing comes last whichever way. */
   function compare(one, other, descending) {
-    const gone = (value) => value === null || value === undefined || value === "" || Number.isNaN(value);
+    const gone = (value) => value === null || value === undefined || value === "" || Number.isNaN(value) || (Array.isArray(value) && !value.length);
     if (gone(one) || gone(other)) return gone(one) - gone(other);
     const way = descending ? -1 : 1;
     const numbers = typeof one === "number" && typeof other === "number";
     if (numbers) return way * (one - other);
     if (typeof one !== typeof other) return way * (typeof one === "number" ? -1 : 1);
-    return way * (String(one) < String(other) ? -1 : String(one) > String(other) ? 1 : 0);
+    const [left, right] = [String(one).toLowerCase(), String(other).toLowerCase()];
+    return way * (left < right ? -1 : left > right ? 1 : 0);
   }
 
   function heading(column, sort, pick) {
