@@ -96,7 +96,7 @@
     const numbers = h("div.chart-table", { hidden: true });
     const toggle = h("button.quiet", { type: "button", "aria-expanded": "false", onclick: toggleTable }, "Table");
     toggle.setAttribute("aria-label", "Show " + options.title + " as table");
-    const title = h("h3", { title: options.title }, options.title);
+    const title = h("h2.card-title", { title: options.title }, options.title);
     const tools = h("div.card-tools", null, options.tools || null, options.tabulate ? toggle : null);
     const element = h("figure.card", null, h("figcaption.card-head", null, title, tools), box, numbers);
     let chart = null;

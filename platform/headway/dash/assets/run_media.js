@@ -81,7 +81,7 @@
     draw(sorted.length - 1);
     const kind = sorted[0].kind;
     return h("figure.card.media", { class: kind === "image" ? "" : "is-wide" },
-      h("figcaption.card-head", null, h("h3", null, name), h("div.card-tools", null, sorted.length > 1 ? slider : null, label)), box);
+      h("figcaption.card-head", null, h("h2.card-title", null, name), h("div.card-tools", null, sorted.length > 1 ? slider : null, label)), box);
   }
 
   /** Fills the tab of what a run made. */

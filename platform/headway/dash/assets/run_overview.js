@@ -28,14 +28,15 @@
   }
 
   function searchable(title, pairs) {
-    const list = h("dl.facts.mono.scrolls", { tabindex: "0", role: "group", "aria-label": title });
+    const list = h("dl.facts.mono");
     const draw = (text) => {
       const shown = pairs.filter(([name, inner]) => (name + " " + value(inner)).toLowerCase().includes(text.toLowerCase()));
       fill(list, shown.map(([name, inner]) => h("div", null, h("dt", null, name), h("dd", null, value(inner)))));
     };
     const search = h("input", { type: "search", placeholder: "Find", "aria-label": "Find in " + title.toLowerCase(), oninput: () => draw(search.value) });
     draw("");
-    return h("section.part", null, h("div.part-head", null, h("h2", null, title), pairs.length > 12 ? search : null), list);
+    return h("section.part", null, h("div.part-head", null, h("h2", null, title), pairs.length > 12 ? search : null),
+      h("div.scrolls", { tabindex: "0", role: "group", "aria-label": title }, list));
   }
 
   const ENVIRONMENT = ["packages", "hardware", "python", "environment", "env", "machine", "devices", "gpus", "cpu", "host", "versions", "platform", "system"];

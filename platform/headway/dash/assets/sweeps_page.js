@@ -133,7 +133,7 @@
       searched ? keep(Headway.sweepSpace.parallel(page, sweepNow, onBrush)) : parts.message("No trial has begun."),
       trials.element,
       h("div.cards", null, searched ? keep(scatter) : null, sweep.best_over_time.length ? keep(Headway.sweepStory.best(page, sweepNow)) : null,
-        h("figure.card", { "data-chart": "importance" }, h("figcaption.card-head", null, h("h3", null, "What mattered")), importance)),
+        h("figure.card", { "data-chart": "importance" }, h("figcaption.card-head", null, h("h2.card-title", null, "What mattered")), importance)),
       sweep.rungs.length ? keep(Headway.sweepStory.rungs(page, sweepNow)) : null,
       sweep.lineage.length ? keep(Headway.sweepStory.lineage(page, sweepNow)) : null);
     refresh(page, async () => {
