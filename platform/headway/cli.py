@@ -17,6 +17,7 @@ from cyclopts import App, CycloptsError, Parameter
 
 from headway import __version__
 from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayError, UserError
+from headway.dash_verbs import add_dash
 from headway.jobs_verbs import jobs_app, submit_app
 from headway.sweep_verbs import sweeps_app
 from headway.terminal import print_json, print_table, tell
@@ -32,6 +33,7 @@ app.command(data_app)
 app.command(sweeps_app)
 app.command(submit_app)
 app.command(jobs_app)
+add_dash(app)
 add_verbs(app)
 app.register_install_completion_command()
 

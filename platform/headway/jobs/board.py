@@ -15,6 +15,8 @@ from headway.launch.base import ENDED, JobStatus, Launcher, Sent, Unreachable
 from headway.run import RunFolder
 
 EXIT_CANCELLED = 143
+LAST_SEEN = "last seen so"
+"""How the reason begins of a job whose launcher cannot be asked."""
 
 
 @dataclass(frozen=True)
@@ -80,9 +82,23 @@ def look(records: Sequence[JobRecord]) -> list[Task]:
     What has ended is not asked for again. A launcher that cannot be asked leaves its jobs as they were last seen.
     """
     known: dict[str, tuple[JobStatus, ...]] = {}
-    for together in _by_profile(records):
+    for together in by_launcher(records).values():
         known.update(_statuses(together))
     return [Task(record, index, status) for record in records for index, status in enumerate(known[record.job.id])]
+
+
+def last_seen(record: JobRecord) -> list[Task]:
+    """Returns a job's tasks as they were last seen, without asking its launcher."""
+    seen = _settled(record) or record.seen() or _same(record, JobStatus("pending", "sent"))
+    return [Task(record, index, status) for index, status in enumerate(seen)]
+
+
+def by_launcher(records: Sequence[JobRecord]) -> dict[str, list[JobRecord]]:
+    """Returns the records in groups that one question answers, by what tells whom to ask."""
+    groups: dict[str, list[JobRecord]] = {}
+    for record in records:
+        groups.setdefault(json.dumps(_place(record.profile), sort_keys=True), []).append(record)
+    return groups
 
 
 def select(runs: Path, names: Iterable[str]) -> list[JobRecord]:
@@ -108,7 +124,7 @@ def cancel(records: Sequence[JobRecord]) -> list[JobRecord]:
     for record in active:
         # Said first: an end that comes before the launcher answers is no failure.
         record.mark_cancelled()
-    for together in _by_profile(active):
+    for together in by_launcher(active).values():
         together[0].profile.cancel([sent for record in together if (sent := record.sent()) is not None])
     return active
 
@@ -137,14 +153,6 @@ def _names(record: JobRecord) -> set[str]:
     job = record.job
     tasks = {f"{job.id}/{index}" for index in range(len(job.names))} if job.is_array else set()
     return {job.id, job.group, *job.names, *tasks, record.native_id() or job.id}
-
-
-def _by_profile(records: Sequence[JobRecord]) -> list[list[JobRecord]]:
-    """Returns the records in groups that one question answers."""
-    groups: dict[str, list[JobRecord]] = {}
-    for record in records:
-        groups.setdefault(json.dumps(_place(record.profile), sort_keys=True), []).append(record)
-    return list(groups.values())
 
 
 def _place(profile: Launcher) -> dict[str, Any]:
@@ -221,7 +229,7 @@ def _unknown(record: JobRecord, problem: str) -> tuple[JobStatus, ...]:
     """Returns where a job was last seen, with why there is nothing newer."""
     seen = record.seen() or _same(record, JobStatus("pending", "sent"))
     return tuple(
-        status if status.state in ENDED else replace(status, reason=f"last seen so: {problem}") for status in seen
+        status if status.state in ENDED else replace(status, reason=f"{LAST_SEEN}: {problem}") for status in seen
     )
 
 

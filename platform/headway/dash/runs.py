@@ -1,0 +1,217 @@
+"""All runs of a folder, read once and kept up to date.
+
+A status or a recipe is replaced whole, by a rename, which changes its folder's time: one stat a folder tells what
+has to be read again. Ten thousand of those take about 20 ms, and are made at most once a second, when somebody looks.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from headway.dash.entries import Entry, Row, read_entry, shown_name, unreadable
+from headway.dash.query import MAX_PAGE, Query, groups, matching
+
+REFRESH_S = 1.0
+PROCESS_S = 5.0
+"""Seconds between two looks at whether a running run's process is there."""
+_TICK_NS = 500_000_000
+_TRIAL = re.compile(r"(.+)-\d{4,}")
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What differs since the last look."""
+
+    changed: list[Row]
+    gone: list[str]
+
+
+class Runs:
+    """The table of runs.
+
+    Args:
+        root: the folder of run folders.
+        more: runs that lie elsewhere, such as those that Weights & Biases wrote.
+    """
+
+    def __init__(self, root: Path, more: Iterable[Entry] = ()) -> None:
+        self.root = root
+        self._lock = threading.Lock()
+        self._more = {entry.id: entry for entry in more}
+        self._entries: dict[str, Entry] = {}
+        self._stamps: dict[str, int] = {}
+        self._foreign: list[str] = []
+        self._sweeps: set[str] = set()
+        self._looked = 0.0
+        self._processes = 0.0
+        self._version = 0
+        self._columns: tuple[int, list[str]] = (-1, [])
+        self._problem: str | None = None
+        self._told: dict[str, Row | None] | None = None
+        """Rows that changed since the table's viewers were last told, None for those that are gone."""
+
+    # ---- keeping up ------------------------------------------------------------------------------
+
+    def refresh(self, *, at_most_every_s: float = REFRESH_S) -> Changes:
+        """Looks at the folder again, unless it was looked at just now."""
+        with self._lock:
+            if time.monotonic() - self._looked < at_most_every_s:
+                return Changes([], [])
+            changes = self._look()
+            self._looked = time.monotonic()
+            if self._told is not None:
+                self._told.update({row["id"]: row for row in changes.changed})
+                self._told.update(dict.fromkeys(changes.gone))
+            return changes
+
+    def changes_since_last(self) -> Changes:
+        """Returns what has changed since this was last asked, whoever made the folder be looked at; of the first time,
+        nothing.
+        """
+        self.refresh()
+        with self._lock:
+            told, self._told = self._told or {}, {}
+        return Changes(
+            [row for row in told.values() if row is not None], [name for name, row in told.items() if row is None]
+        )
+
+    def _look(self) -> Changes:
+        changed: list[Row] = []
+        seen: set[str] = set()
+        foreign: list[str] = []
+        try:
+            with os.scandir(self.root) as found:
+                for item in found:
+                    if item.name.startswith("."):
+                        continue
+                    self._look_at(item, seen, foreign, changed)
+            self._problem = None
+        except OSError as error:
+            self._problem = f"{self.root}: {error.strerror}"
+        self._foreign = sorted(foreign)
+        gone = [name for name in self._stamps if name not in seen]
+        for name in gone:
+            del self._stamps[name]
+            self._entries.pop(name, None)
+            self._sweeps.discard(name)
+        changed += self._look_at_processes()
+        if changed or gone:
+            self._version += 1
+        return Changes(changed, [shown_name(name) for name in gone])
+
+    def _look_at(self, item: os.DirEntry[str], seen: set[str], foreign: list[str], changed: list[Row]) -> None:
+        name = item.name
+        try:
+            if item.is_symlink():
+                stamp = 0
+            elif item.is_dir(follow_symlinks=False):
+                stamp = item.stat(follow_symlinks=False).st_mtime_ns
+            else:
+                foreign.append(shown_name(name))
+                return
+        except OSError:
+            return
+        seen.add(name)
+        if self._stamps.get(name) == stamp:
+            return
+        # What changed just now may change once more within the clock's tick, and look the same.
+        self._stamps[name] = stamp if time.time_ns() - stamp > _TICK_NS else -1
+        if stamp and _is_sweep(item.path):
+            self._sweeps.add(name)
+            self._entries.pop(name, None)
+            return
+        self._sweeps.discard(name)
+        entry = read_entry(self.root, name) if stamp else unreadable(name, "a link; links are not followed")
+        before = self._entries.get(name)
+        self._entries[name] = entry
+        if before is None or before.row != entry.row:
+            changed.append(self._with_sweep(entry))
+
+    def _look_at_processes(self) -> list[Row]:
+        """Notes which runs lost their process without a word."""
+        if time.monotonic() - self._processes < PROCESS_S:
+            return []
+        self._processes = time.monotonic()
+        changed = []
+        for name, entry in self._entries.items():
+            driver = entry.driver
+            if driver is not None and driver.is_here and driver.process() is None:
+                row = {**entry.row, "state": "died", "reason": f"its process {driver.pid} is gone and left no word"}
+                self._entries[name] = replace(entry, row=row, driver=None, has_ended=True)
+                changed.append(self._with_sweep(self._entries[name]))
+        return changed
+
+    # ---- asking ----------------------------------------------------------------------------------
+
+    def find(self, run_id: str) -> Entry | None:
+        """Returns a run; None where there is none of that id."""
+        self.refresh()
+        entry = self._entries.get(run_id) or self._more.get(run_id)
+        if entry is not None and entry.id == run_id:
+            return entry
+        return next((entry for entry in list(self._entries.values()) if entry.id == run_id), None)
+
+    def row(self, entry: Entry, columns: Iterable[str] = ()) -> Row:
+        """Returns a run's row, with further columns in `values`."""
+        return {**self._with_sweep(entry), "values": {name: entry.value(name, self.root) for name in columns}}
+
+    def answer(self, query: Query) -> dict[str, Any]:
+        """Returns the page of the table that a query is for."""
+        self.refresh()
+        with self._lock:
+            entries = [*self._entries.values(), *self._more.values()]
+        found = matching(entries, query, self.root)
+        size = min(max(query.size, 1), MAX_PAGE)
+        page = found if query.everything else found[query.page * size : (query.page + 1) * size]
+        columns = self.columns() if query.everything else query.columns
+        return {
+            "total": len(entries),
+            "matched": len(found),
+            "page": query.page,
+            "size": len(found) if query.everything else size,
+            "rows": [self.row(entry, columns) for entry in page],
+            "groups": groups(found, query.group, self.root) if query.group else None,
+            "columns": self.columns(),
+            "foreign": self._foreign[:20],
+            "problem": self._problem,
+        }
+
+    def columns(self) -> list[str]:
+        """Returns every name that some run's recipe has, and every metric that its status tells."""
+        if self._columns[0] == self._version:
+            return self._columns[1]
+        with self._lock:
+            version, entries = self._version, [*self._entries.values(), *self._more.values()]
+        shapes = {id(entry.config.names): entry.config.names for entry in entries}
+        names = {name for shape in shapes.values() for name in shape if not name.startswith("sweep.")}
+        finals = {name for entry in entries for name in entry.final if "/" in name}
+        bests = {name for entry in entries for name in entry.best if "/" in name}
+        found = [*sorted(names), *sorted(finals | bests), *(f"best:{name}" for name in sorted(bests))]
+        self._columns = (version, found)
+        return found
+
+    def sweep_names(self) -> list[str]:
+        """Returns the names of the folders that are sweeps'."""
+        self.refresh()
+        with self._lock:
+            return sorted(self._sweeps)
+
+    def _with_sweep(self, entry: Entry) -> Row:
+        match = _TRIAL.fullmatch(entry.folder)
+        if match is None or match[1] not in self._sweeps:
+            return entry.row
+        return {**entry.row, "sweep": match[1]}
+
+
+def _is_sweep(path: str) -> bool:
+    try:
+        return os.path.lexists(f"{path}/sweep.yaml")
+    except ValueError:
+        return False
