@@ -22,8 +22,8 @@
       if (!(await Headway.parts.confirm(action.title, action.what, action.label))) return;
       element.disabled = true;
       try {
-        await Headway.api.post(action.path);
-        announce(action.title + ": done");
+        const answer = await Headway.api.post(action.path);
+        announce(answer.result || "done");
         if (action.done) action.done();
       } catch (problem) {
         Headway.parts.dialog(action.title, [Headway.parts.message(problem.message, "bad")]);

@@ -90,7 +90,7 @@
     const legendBox = h("div.legend-box", null, makeLegend());
     page.onLeave(Headway.theme.onChange(() => fill(legendBox, makeLegend())));
     fill(page.root, head, legendBox, board.element, parts.section("Settings that differ", differencesTable(found)));
-    page.onLeave(Headway.live.watch({ runs: ids }, { rows: ({ run, series }) => board.grow(run, series) }));
+    page.onLeave(Headway.live.watch({ runs: ids }, { rows: ({ run, series }) => board.grow(run, series), reset: board.reload }));
   }
 
   Headway.pages = { ...Headway.pages, compare: show };

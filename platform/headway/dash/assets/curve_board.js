@@ -60,16 +60,17 @@
   }
 
   /**
-   * Returns a board: {element, grow(run, series), draw()}.
+   * Returns a board: {element, grow(run, series), reload(), draw()}.
    * @param {Object} page the open page.
    * @param {Array} runs [{id, label, at, metrics, hidden, colour()}].
    */
   function make(page, runs) {
     boards += 1;
     const view = readView();
-    const board = { view, runs: () => runs, group: "board-" + boards, zoom };
+    const board = { view, runs: () => runs, group: "board-" + boards, zoom, tell };
     const curves = new Map();
     const sections = h("div.curves");
+    const trouble = h("div");
     const act = { set, axis, only, zoom };
     const bar = toolbar(view, act);
 
@@ -77,6 +78,17 @@
       Object.assign(view, changes);
       writeView(view);
       curves.forEach((curve) => curve.draw());
+    }
+
+    /** Says why there are no curves; the answer that is missing is null. */
+    function tell(problem) {
+      if (!page.signal.aborted) fill(trouble, Headway.parts.message(problem.message, "bad"));
+      return null;
+    }
+
+    function reload() {
+      fill(trouble);
+      curves.forEach((curve) => curve.load());
     }
 
     function axis(x) {
@@ -94,7 +106,7 @@
       bar.whole.disabled = !view.range;
       writeView(view);
       curves.forEach((curve) => curve.draw());
-      curves.forEach((curve) => curve.load());
+      reload();
     }
 
     function only(text) {
@@ -139,7 +151,7 @@
     }
 
     drawSections();
-    return { element: h("div.board", null, bar.element, sections), grow, draw: () => curves.forEach((curve) => curve.draw()) };
+    return { element: h("div.board", null, bar.element, trouble, sections), grow, reload, draw: () => curves.forEach((curve) => curve.draw()) };
   }
 
   function whenSeen(page, element, work) {

@@ -6,7 +6,7 @@
   const MOST_GROWN = 1500;
 
   function axisNumber(value, x) {
-    return x === "time" ? Headway.format.duration(value) : Headway.format.short(value);
+    return x === "time" ? Headway.format.duration(value) : Headway.format.tick(value);
   }
 
   function points(series, values) {
@@ -142,7 +142,8 @@
     const limits = view.log ? null : yLimits(shown, view);
     const shared = axis({ type: view.log ? "log" : "value", scale: true, splitNumber: 4, ...limits });
     const inner = limits ? { showMinLabel: false, showMaxLabel: false } : {};
-    return { ...shared, axisLabel: { ...shared.axisLabel, ...inner, formatter: Headway.format.short } };
+    if (limits) shared.splitLine = { ...shared.splitLine, showMinLine: false, showMaxLine: false };
+    return { ...shared, axisLabel: { ...shared.axisLabel, ...inner, formatter: Headway.format.tick } };
   }
 
   /** The scale follows the lines, not a band's single wild value; null leaves it to ECharts. */
@@ -168,7 +169,7 @@
    * Returns the curves of a metric: {element, load(), draw(), grow(run, rows)}.
    * @param {Object} page the open page.
    * @param {string} name the metric's.
-   * @param {Object} board runs() -> [{id, label, at, colour(), hidden}], view: {x, log, smooth, band, range}, zoom(range), group.
+   * @param {Object} board runs() -> [{id, label, at, colour(), hidden}], view: {x, log, smooth, band, range}, zoom(range), tell(problem), group.
    */
   function make(page, name, board) {
     let held = [];
@@ -190,7 +191,7 @@
       const params = { x, from: range ? range[0] : "", to: range ? range[1] : "" };
       const runs = board.runs().filter((run) => run.metrics.includes(name));
       card.element.classList.add("is-loading");
-      const found = await Promise.all(runs.map((run) => Headway.series.get(run.id, name, params, page.signal).catch(() => null)));
+      const found = await Promise.all(runs.map((run) => Headway.series.get(run.id, name, params, page.signal).catch(board.tell)));
       if (mine !== turn || page.signal.aborted) return;
       held = runs.map((run, at) => ({ run, series: found[at] }));
       card.element.classList.remove("is-loading");

@@ -2,6 +2,7 @@
 "use strict";
 (function (Headway) {
   const NOTHING = "–";
+  const UNITS = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
 
   /** Returns a number in four significant digits, as few characters as that takes. */
   function number(value) {
@@ -19,9 +20,17 @@
   function short(value) {
     if (value === null || value === undefined || !Number.isFinite(value)) return NOTHING;
     const size = Math.abs(value);
-    const units = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]];
-    const unit = units.find(([least]) => size >= least);
+    const unit = UNITS.find(([least]) => size >= least);
     return unit ? Number((value / unit[0]).toPrecision(3)) + unit[1] : number(value);
+  }
+
+  /** Returns a round number of an axis with all its digits: 559.5M. */
+  function tick(value) {
+    const size = Math.abs(value);
+    if (size === 0) return "0";
+    const unit = UNITS.find(([least]) => size >= least);
+    if (unit) return Number((value / unit[0]).toPrecision(7)) + unit[1];
+    return size < 1e-3 ? Number(value.toPrecision(4)).toExponential().replace("e+", "e") : String(Number(value.toPrecision(7)));
   }
 
   /** Returns a size in bytes with its unit. */
@@ -39,6 +48,8 @@
   /** Returns seconds as 4.2 s, 3:05 or 2 d 3 h. */
   function duration(seconds) {
     if (seconds === null || seconds === undefined || !Number.isFinite(seconds)) return NOTHING;
+    if (seconds > 0 && seconds < 1e-3) return Number((seconds * 1e6).toPrecision(3)) + " µs";
+    if (seconds > 0 && seconds < 1) return Number((seconds * 1e3).toPrecision(3)) + " ms";
     if (seconds < 60) return Number(seconds.toPrecision(seconds < 10 ? 2 : 3)) + " s";
     const whole = Math.round(seconds);
     const two = (part) => String(part).padStart(2, "0");
@@ -81,10 +92,16 @@
     return String(anything);
   }
 
+  /** Returns what a name has; a time since 1970 as a date, where the name says that it is one. */
+  function named(name, inner) {
+    const isTime = typeof inner === "number" && inner > 1e9 && inner < 1e11;
+    return isTime && /(^|[._])(time|at|updated|started|ended|start|end|created|written)$/.test(name) ? stamp(inner) : value(inner);
+  }
+
   /** Returns "1 run", "5 runs". */
   function count(many, noun) {
     return many.toLocaleString("en-US") + " " + noun + (many === 1 ? "" : "s");
   }
 
-  Headway.format = { NOTHING, number, short, bytes, duration, ago, date, stamp, value, count };
+  Headway.format = { NOTHING, number, short, tick, bytes, duration, ago, date, stamp, value, named, count };
 })((window.Headway = window.Headway || {}));

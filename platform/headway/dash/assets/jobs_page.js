@@ -9,7 +9,7 @@
   const ENDED = ["done", "failed", "cancelled", "lost"];
 
   function keyOf(row) {
-    return row.id + "/" + (row.task ?? "");
+    return row.id + " " + (row.task ?? "");
   }
 
   function actions(row, after) {
@@ -26,7 +26,7 @@
   function columns(after) {
     return [
       { key: "id", label: "Job", rowHead: true, value: keyOf, cell: (row) => h("a.main-link", { href: link("jobs", "", { job: row.id, task: row.task ?? "" }), onclick: (event) => (event.preventDefault(), openLog(row)) },
-        row.id + (row.task === null || row.task === undefined || row.task === "" ? "" : " task " + row.task)) },
+        row.id) },
       { key: "state", label: "State", cell: (row) => parts.state(row.state, row.reason) },
       { key: "reason", label: "Reason", cell: (row) => h("span.reason", null, row.reason || (row.exit_code ? "exit code " + row.exit_code : "")) },
       { key: "run", label: "Run", hide: "phone", cell: (row) => (row.run ? h("a", { href: link("run", row.run) }, row.run) : NOTHING) },
@@ -34,8 +34,8 @@
       { key: "profile", label: "Profile", hide: "narrow" },
       { key: "where", label: "Where", hide: "narrow" },
       { key: "since", label: "Since", numeric: true, hide: "narrow", cell: (row) => Headway.runsColumns.when(row.since) },
-      { key: "step", label: "Step", numeric: true, hide: "phone", cell: (row) => parts.progress(row.step, row.total_steps) },
-      { key: "metric", label: "Metric", numeric: true, hide: "phone", cell: (row) => (typeof row.metric === "object" && row.metric ? number(row.metric.value) : number(row.metric)) },
+      { key: "progress", label: "Progress", numeric: true, hide: "phone", value: (row) => row.step, cell: (row) => (row.total_steps ? parts.progress(row.step, row.total_steps) : row.progress || NOTHING) },
+      { key: "metric", label: "Metric", numeric: true, hide: "phone", cell: (row) => number(row.metric || null) },
       { key: "requeues", label: "Requeues", numeric: true, hide: "narrow" },
       { key: "act", label: "What can be done", fixed: true, cell: (row) => actions(row, after) },
     ];

@@ -12,7 +12,7 @@
   /**
    * Listens until the returned function is called.
    * @param {Object} what `runs`: ids whose rows are wanted; `table`: whether changed rows of the table are.
-   * @param {Object} handlers `rows({run, series})`, `table({changed, gone})`.
+   * @param {Object} handlers `rows({run, series})`, `table({changed, gone})`, `reset({run})`: its rows were replaced.
    */
   function watch(what, handlers) {
     if (Headway.api.exported) return () => {};
@@ -21,7 +21,7 @@
     watched += 1;
     source.onopen = () => mark("on");
     source.onerror = () => mark("off");
-    for (const name of ["rows", "table"]) {
+    for (const name of ["rows", "table", "reset"]) {
       if (handlers[name]) source.addEventListener(name, (event) => handlers[name](JSON.parse(event.data)));
     }
     return () => {

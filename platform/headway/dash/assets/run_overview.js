@@ -3,7 +3,7 @@
 (function (Headway) {
   const { h, fill } = Headway.dom;
   const { parts } = Headway;
-  const { bytes, duration, number, stamp, value, NOTHING } = Headway.format;
+  const { bytes, duration, named, number, stamp, value, NOTHING } = Headway.format;
 
   function headline(run) {
     const { row } = run;
@@ -31,7 +31,7 @@
     const list = h("dl.facts.mono");
     const draw = (text) => {
       const shown = pairs.filter(([name, inner]) => (name + " " + value(inner)).toLowerCase().includes(text.toLowerCase()));
-      fill(list, shown.map(([name, inner]) => h("div", null, h("dt", null, name), h("dd", null, value(inner)))));
+      fill(list, shown.map(([name, inner]) => h("div", null, h("dt", null, name), h("dd", null, named(name, inner)))));
     };
     const search = h("input", { type: "search", placeholder: "Find", "aria-label": "Find in " + title.toLowerCase(), oninput: () => draw(search.value) });
     draw("");
@@ -64,7 +64,7 @@
   function resumed(list) {
     if (!list || !list.length) return null;
     const lines = list.map((one) => h("li", null, typeof one === "object" && one !== null
-      ? flat(one).map(([name, inner]) => name + " " + (/^(time|at|started)$/.test(name) && inner > 1e9 ? stamp(inner) : value(inner))).join(", ") : value(one)));
+      ? flat(one).map(([name, inner]) => name + " " + named(name, inner)).join(", ") : value(one)));
     return parts.section("Went on", h("ul.plain", null, lines));
   }
 

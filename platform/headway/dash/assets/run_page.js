@@ -80,6 +80,7 @@
     }, 500);
     page.onLeave(Headway.live.watch({ runs: [run.id], table: true }, {
       rows: ({ series }) => typeof grow === "function" && grow(series),
+      reset: () => window.dispatchEvent(new HashChangeEvent("hashchange")), // its rows were replaced: drawn anew
       table: ({ changed }) => changed.some((row) => row.id === run.id) && again(),
     }));
   }

@@ -44,7 +44,7 @@
       ...base(),
       grid: { left: 8, right: 14, top: 34, bottom: 4, containLabel: true },
       legend: { top: 0, left: 0, type: "scroll", icon: "roundRect", itemWidth: 12, itemHeight: 8, textStyle: { color: colour("ink"), fontSize: 11 }, inactiveColor: colour("hair") },
-      xAxis: axis({ type: "value", min: "dataMin", max: "dataMax", splitLine: { show: false }, axisLabel: { color: colour("muted"), formatter: short } }),
+      xAxis: axis({ type: "value", min: "dataMin", max: "dataMax", splitLine: { show: false }, axisLabel: { color: colour("muted"), formatter: Headway.format.tick } }),
       yAxis: axis({ type: "value", axisLabel: { color: colour("muted"), formatter: duration } }),
       tooltip: { ...base().tooltip, trigger: "axis", formatter: (found) => tip("step " + number(found[0].value[0]), found.map((one) => [one.color, one.seriesName, duration(one.value[1])]).reverse()) },
       series: times.map(({ part, series }, at) => ({

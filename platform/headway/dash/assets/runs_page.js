@@ -82,6 +82,13 @@
     return [["", "nothing"], ...own, ...extra.map((key) => [key, key])].filter(([key]) => key === "" || known.length >= 0);
   }
 
+  /** What lies in the folder and is no run is said, not hidden. */
+  function foreignNote(names) {
+    if (!names.length) return null;
+    const few = names.slice(0, 5).map((one) => (typeof one === "string" ? one : one.name || one.id)).join(", ");
+    return h("p.note", null, `Not shown, since not a run: ${few}${names.length > 5 ? ` and ${names.length - 5} more` : ""}`);
+  }
+
   /** Shows the page of all runs. */
   function show(page) {
     const state = readState(page.params);
@@ -94,6 +101,7 @@
     const groups = h("span");
     const bar = h("div.chosen-bar", { hidden: true });
     const problem = h("div");
+    const foreign = h("div.foreign");
     let table = null;
 
     const filter = h("input", { type: "search", value: state.q, placeholder: "Filter: words, state=failed, optim.lr>0.01", "aria-label": "Filter runs",
@@ -147,7 +155,8 @@
       }) : null);
       summary.textContent = result.matched === result.total ? count(result.total, "run") : `${number(result.matched)} of ${count(result.total, "run")}`;
       fill(pages, pager(result, (to) => set({ page: to }).then(() => box.scrollIntoView({ block: "nearest" }))));
-      fill(problem, result.rows.length ? null : emptyMessage());
+      fill(problem, result.problem ? parts.message(result.problem, "bad") : null, result.rows.length ? null : emptyMessage());
+      fill(foreign, foreignNote(result.foreign || []));
     }
 
     function emptyMessage() {
@@ -184,7 +193,7 @@
     }
 
     fill(page.root, h("div.page-head", null, h("h1", null, "Runs"), summary),
-      h("div.toolbar", null, filter, quick, groups, columns), problem, box, pages, bar);
+      h("div.toolbar", null, filter, quick, groups, columns), problem, box, pages, foreign, bar);
     makeTable();
     drawControls();
     drawChosen();

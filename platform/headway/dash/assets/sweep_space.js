@@ -28,7 +28,7 @@
       axisLine: { lineStyle: { color: colour("line") } }, axisTick: { show: false }, splitLine: { show: false },
       areaSelectStyle: { width: 18, borderWidth: 1, borderColor: colour("accent"), color: colour("accent"), opacity: 0.25 } };
     if (given.kind === "choice") return { ...shared, type: "category", data: (given.choices || []).map(Headway.format.value) };
-    return { ...shared, type: given.log ? "log" : "value", scale: true, axisLabel: { ...shared.axisLabel, formatter: Headway.format.short } };
+    return { ...shared, type: given.log ? "log" : "value", scale: true, axisLabel: { ...shared.axisLabel, formatter: Headway.format.tick } };
   }
 
   function placed(axis, value) {
@@ -98,7 +98,7 @@
       : axis({ type: given.log ? "log" : "value", scale: true });
     return {
       ...base(),
-      xAxis: { ...x, name: path, nameLocation: "middle", nameGap: 24, axisLabel: { ...x.axisLabel, formatter: given.kind === "choice" ? undefined : Headway.format.short } },
+      xAxis: { ...x, name: path, nameLocation: "middle", nameGap: 24, axisLabel: { ...x.axisLabel, formatter: given.kind === "choice" ? undefined : Headway.format.tick } },
       grid: { left: 8, right: 16, top: 12, bottom: 22, containLabel: true },
       yAxis: { ...axis({ type: log ? "log" : "value", scale: true }), name: "" },
       tooltip: { ...base().tooltip, trigger: "item", formatter: ({ data }) => tip("trial " + data.trial, [["", short(path), Headway.format.value(data.value[0])], ["", sweep.metric, number(data.value[1])]]) },

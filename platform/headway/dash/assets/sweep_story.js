@@ -2,7 +2,7 @@
 "use strict";
 (function (Headway) {
   const { h } = Headway.dom;
-  const { duration, number, short } = Headway.format;
+  const { duration, number, tick } = Headway.format;
   const { finite } = Headway.sweepSpace;
   const SYMBOLS = { stopped: "rect", failed: "triangle", running: "arrow" };
 
@@ -19,7 +19,7 @@
       ...base(),
       xAxis: { ...axis({ type: "value", min: 0, max: "dataMax", splitLine: { show: false } }), axisLabel: { color: colour("muted"), fontSize: 11, formatter: duration, showMaxLabel: false } },
       yAxis: { ...axis({ type: "value", scale: true, max: values.length ? Math.max(...values) + room : null, min: values.length ? Math.min(...values) - room * 0.2 : null }),
-        axisLabel: { color: colour("muted"), fontSize: 11, formatter: short, showMinLabel: false, showMaxLabel: false } },
+        axisLabel: { color: colour("muted"), fontSize: 11, formatter: tick, showMinLabel: false, showMaxLabel: false } },
       tooltip: { ...base().tooltip, trigger: "item", formatter: ({ data }) => tip("trial " + data.trial, [["", sweep.metric, number(data.value[1])], ["", "after", duration(data.value[0])]]) },
       series: [
         { type: "scatter", symbolSize: 5, clip: true, itemStyle: { color: colour("muted"), opacity: 0.5 }, emphasis: { disabled: true },
@@ -54,13 +54,13 @@
     return {
       ...base(),
       grid: { left: 8, right: 18, top: 22, bottom: 4, containLabel: true },
-      xAxis: { ...axis({ type: "value", min: 0, max: "dataMax", splitLine: { show: false } }), axisLabel: { color: colour("muted"), fontSize: 11, formatter: short } },
+      xAxis: { ...axis({ type: "value", min: 0, max: "dataMax", splitLine: { show: false } }), axisLabel: { color: colour("muted"), fontSize: 11, formatter: tick } },
       yAxis: axis({ type: "category", inverse: true, data: order.map((trial) => String(trial.number)), splitLine: { show: false }, axisLabel: { color: colour("muted"), fontSize: 10, interval: Math.ceil((order.length * 12) / 560) - 1 } }),
       tooltip: { ...base().tooltip, trigger: "item", formatter: ({ data }) => data && data.trial !== undefined ? tip("trial " + data.trial, [["", data.state, number(Array.isArray(data.value) ? data.value[0] : data.value) + " steps"],
         ...(stoppedAt(data.trial) ? [["", "stopped at rung", number(stoppedAt(data.trial).step)]] : [])]) : "" },
       series: [
         { type: "bar", barWidth: "55%", data: bars, emphasis: { disabled: true },
-          markLine: { silent: true, symbol: "none", lineStyle: { color: colour("line"), type: "solid" }, label: { position: "start", color: colour("muted"), fontSize: 10, formatter: ({ value }) => short(value) }, data: rungs.map((step) => ({ xAxis: Number(step) })) } },
+          markLine: { silent: true, symbol: "none", lineStyle: { color: colour("line"), type: "solid" }, label: { position: "start", color: colour("muted"), fontSize: 10, formatter: ({ value }) => tick(value) }, data: rungs.map((step) => ({ xAxis: Number(step) })) } },
         { type: "scatter", data: ends, symbolSize: size, emphasis: { disabled: true } },
       ],
     };
@@ -104,7 +104,7 @@
     const settings = (one) => Object.entries(one.settings || {}).map(([path, value]) => ["", path, Headway.format.value(value)]);
     return {
       ...base(),
-      xAxis: { ...axis({ type: "value", min: 0, splitLine: { show: false } }), axisLabel: { color: colour("muted"), fontSize: 11, formatter: short } },
+      xAxis: { ...axis({ type: "value", min: 0, splitLine: { show: false } }), axisLabel: { color: colour("muted"), fontSize: 11, formatter: tick } },
       yAxis: axis({ type: "category", data: numbers.map(String), splitLine: { show: false } }),
       tooltip: { ...base().tooltip, trigger: "item", formatter: ({ data }) => (data.one ? tip(`step ${number(data.one.step)}: ${data.one.taker} took from ${data.one.giver}`, settings(data.one)) : "") },
       series: [

@@ -136,13 +136,21 @@
         h("figure.card", { "data-chart": "importance" }, h("figcaption.card-head", null, h("h2.card-title", null, "What mattered")), importance)),
       sweep.rungs.length ? keep(Headway.sweepStory.rungs(page, sweepNow)) : null,
       sweep.lineage.length ? keep(Headway.sweepStory.lineage(page, sweepNow)) : null);
-    refresh(page, async () => {
-      if (sweep.state !== "running") return;
+    async function reload() {
       sweep = await Headway.api.get("api/sweep/" + page.id, null, page.signal);
       drawTop();
       drawImportance();
+      askAgain();
       pieces.forEach((piece) => piece.update());
-    });
+    }
+    /** Importance takes the server some seconds; it answers without, first. */
+    function askAgain() {
+      if (!sweep.pending) return;
+      const timer = setTimeout(() => reload().catch(() => null), 2500);
+      page.onLeave(() => clearTimeout(timer));
+    }
+    askAgain();
+    refresh(page, async () => (sweep.state === "running" ? reload() : null));
   }
 
   Headway.pages = { ...Headway.pages, sweeps: list, sweep: one };
