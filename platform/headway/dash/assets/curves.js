@@ -132,9 +132,10 @@
   }
 
   function xAxis(view, axis) {
-    const [from, to] = view.range || ["dataMin", "dataMax"];
+    const start = ({ min, max }) => (min > 0 && min < 0.05 * max ? 0 : min);
+    const [from, to] = view.range || [start, "dataMax"];
     const shared = axis({ type: "value", min: from, max: to, splitLine: { show: false }, axisPointer: { label: { show: false } } });
-    const inner = view.range ? { showMinLabel: false, showMaxLabel: false } : {};
+    const inner = { showMinLabel: !view.range, showMaxLabel: false };
     return { ...shared, axisLabel: { ...shared.axisLabel, ...inner, formatter: (value) => axisNumber(value, view.x) } };
   }
 
@@ -152,8 +153,9 @@
     const found = shown.map(({ series }) => extent(seen(series))).filter(Boolean);
     const least = Math.min(...found.map((one) => one.least));
     const most = Math.max(...found.map((one) => one.most));
-    if (!(least < most)) return null;
-    const room = (most - least) * 0.05;
+    if (!(least <= most)) return null;
+    const flat = most - least <= 1e-6 * Math.abs(most); // rounding is no movement
+    const room = flat ? Math.abs(most) * 0.1 || 1 : (most - least) * 0.05;
     return { min: least >= 0 ? Math.max(0, least - room) : least - room, max: most + room };
   }
 

@@ -84,12 +84,21 @@
       h("figcaption.card-head", null, h("h2.card-title", null, name), h("div.card-tools", null, sorted.length > 1 ? slider : null, label)), box);
   }
 
+  /** Returns a file's name without its ending and without the step in it: what is one thing at several steps. */
+  function subject(media) {
+    const plain = media.name.replace(/\.\w{1,5}$/, "");
+    return plain.replace(/[-_.]?0*(\d+)$/, (whole, number) => (Number(number) === media.step ? "" : whole)) || media.name;
+  }
+
   /** Fills the tab of what a run made. */
   function media(page, run, box) {
     if (!run.media.length) return fill(box, Headway.parts.message("No images, tables or texts."));
-    const byName = new Map();
-    run.media.forEach((one) => byName.set(one.name + "\n" + one.kind, [...(byName.get(one.name + "\n" + one.kind) || []), one]));
-    return fill(box, h("div.cards", null, [...byName.entries()].map(([name, list]) => sequence(run, name.split("\n")[0], list))));
+    const subjects = new Map();
+    for (const one of run.media) {
+      const key = JSON.stringify([one.kind, subject(one)]);
+      subjects.set(key, [...(subjects.get(key) || []), one]);
+    }
+    return fill(box, h("div.cards", null, [...subjects.values()].map((list) => sequence(run, subject(list[0]), list))));
   }
 
   Headway.runTabs = { ...Headway.runTabs, media };

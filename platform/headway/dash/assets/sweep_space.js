@@ -98,7 +98,7 @@
       : axis({ type: given.log ? "log" : "value", scale: true });
     return {
       ...base(),
-      xAxis: { ...x, name: path, nameLocation: "middle", nameGap: 24, axisLabel: { ...x.axisLabel, formatter: given.kind === "choice" ? undefined : Headway.format.tick } },
+      xAxis: { ...x, name: path, nameLocation: "middle", nameGap: 24, axisLabel: { ...x.axisLabel, interval: given.kind === "choice" ? 0 : undefined, formatter: given.kind === "choice" ? undefined : Headway.format.tick } },
       grid: { left: 8, right: 16, top: 12, bottom: 22, containLabel: true },
       yAxis: { ...axis({ type: log ? "log" : "value", scale: true }), name: "" },
       tooltip: { ...base().tooltip, trigger: "item", formatter: ({ data }) => tip("trial " + data.trial, [["", short(path), Headway.format.value(data.value[0])], ["", sweep.metric, number(data.value[1])]]) },

@@ -24,7 +24,7 @@
       series: [
         { type: "scatter", symbolSize: 5, clip: true, itemStyle: { color: colour("muted"), opacity: 0.5 }, emphasis: { disabled: true },
           data: ended.map((trial) => ({ value: [trial.ended - began, trial.result], trial: trial.number })) },
-        { type: "line", step: "end", symbolSize: 6, lineStyle: { color: colour("accent"), width: 2 }, itemStyle: { color: colour("accent") }, emphasis: { disabled: true }, data: best },
+        { type: "line", step: "end", symbol: "circle", symbolSize: 5, lineStyle: { color: colour("accent"), width: 2 }, itemStyle: { color: colour("accent") }, emphasis: { disabled: true }, data: best },
       ],
     };
   }
@@ -104,7 +104,7 @@
     const settings = (one) => Object.entries(one.settings || {}).map(([path, value]) => ["", path, Headway.format.value(value)]);
     return {
       ...base(),
-      xAxis: { ...axis({ type: "value", min: 0, splitLine: { show: false } }), axisLabel: { color: colour("muted"), fontSize: 11, formatter: tick } },
+      xAxis: { ...axis({ type: "value", min: 0, max: "dataMax", splitLine: { show: false } }), axisLabel: { color: colour("muted"), fontSize: 11, formatter: tick } },
       yAxis: axis({ type: "category", data: numbers.map(String), splitLine: { show: false } }),
       tooltip: { ...base().tooltip, trigger: "item", formatter: ({ data }) => (data.one ? tip(`step ${number(data.one.step)}: ${data.one.taker} took from ${data.one.giver}`, settings(data.one)) : "") },
       series: [
