@@ -39,14 +39,13 @@
     page.title(NAMES[address.page] || "Nothing here");
     markOpen(address.page);
     fill(document.getElementById("main"), page.root);
-    if (!show) return fill(page.root, Headway.parts.message("There is no such page: " + address.page));
     try {
-      await show(page);
+      if (show) await show(page);
+      else fill(page.root, Headway.parts.message("There is no such page: " + address.page));
     } catch (problem) {
       if (!page.signal.aborted) fill(page.root, failure(problem));
     }
     if (!page.signal.aborted) page.root.dataset.ready = "yes";
-    return null;
   }
 
   function failure(problem) {

@@ -92,7 +92,8 @@
     const key = sort.replace(/^-/, "");
     const order = (one, other) =>
       (wanted.group ? compare(groupKey(one, wanted.group), groupKey(other, wanted.group), false) : 0) ||
-      compare(value(one, key), value(other, key), sort.startsWith("-"));
+      compare(value(one, key), value(other, key), sort.startsWith("-")) ||
+      (one.id < other.id ? -1 : 1);
     rows.sort(order);
     const [page, size] = [wanted.page || 0, wanted.size || 50];
     return {

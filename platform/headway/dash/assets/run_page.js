@@ -19,13 +19,15 @@
     const place = h("div");
     let log = null;
     const open = (rank) => {
-      Headway.address.change({ rank });
       if (log) log.stop();
       log = Headway.logView.make(page, path, { rank }, RUNNING.includes(run.row.state));
       fill(place, log.element);
     };
     const asked = run.logs.find((rank) => String(rank) === page.params.rank) ?? run.logs[0];
-    const ranks = parts.select("Rank", run.logs.map((rank) => [String(rank), String(rank)]), String(asked), open);
+    const ranks = parts.select("Rank", run.logs.map((rank) => [String(rank), String(rank)]), String(asked), (rank) => {
+      Headway.address.change({ rank });
+      open(rank);
+    });
     open(asked);
     return fill(box, run.logs.length > 1 ? h("div.toolbar", null, ranks) : null, place);
   }
