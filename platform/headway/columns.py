@@ -32,7 +32,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
-NAME = "metrics.columns"
 BLOCK_ROWS = 4096
 BLOCK_VALUES = 32_768
 _MAGIC = b"HWCOLS1\n"
@@ -113,6 +112,11 @@ class ColumnWriter:
             self._last = (self._end - len(last), zlib.crc32(last))
             self._write()
 
+    def add_many(self, rows: Sequence[Mapping[str, Any]], lines: Sequence[bytes]) -> None:
+        """Takes any number of rows: a block is of a few thousand all the same."""
+        for begin in range(0, len(rows), BLOCK_ROWS):
+            self.add(rows[begin : begin + BLOCK_ROWS], lines[begin : begin + BLOCK_ROWS])
+
     def _write(self) -> None:
         block = _encode(_columns_of(self._rows), len(self._rows), self._begin, self._end, self._last)
         self._rows, self._num_values, self._begin = [], 0, self._end
@@ -127,10 +131,8 @@ def rewrite_columns(metrics: BinaryIO, sidecar: Path) -> None:
     beside.unlink(missing_ok=True)
     writer = ColumnWriter(beside, 0)
     for _, lines in _pieces(metrics, 0):
-        for begin in range(0, len(lines), BLOCK_ROWS):
-            some = lines[begin : begin + BLOCK_ROWS]
-            # A line that cannot be read is a row without values.
-            writer.add([_parse(line) for line in some], [line + b"\n" for line in some])
+        # A line that cannot be read is a row without values.
+        writer.add_many([_parse(line) for line in lines], [line + b"\n" for line in lines])
     if beside.exists():
         beside.replace(sidecar)
     else:

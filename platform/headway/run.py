@@ -5,6 +5,7 @@
       manifest.json       code, packages, hardware, data, command line, start and end
       status.json         state, step, best and final metrics; replaced whole, so never half-written
       metrics.jsonl       one JSON object a row, appended; a crash tears at most the last line
+      metrics.columns     the same numbers by column, of a run of many rows: for charts (columns.py)
       logs/rank-<n>.log   what each rank printed
       checkpoints/<step>/ weights, optimizer and position, with a checksummed manifest
       wandb/              Weights & Biases' own files
@@ -24,19 +25,24 @@ import json
 import math
 import os
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal
 
 from headway.config.errors import UserError
+
+if TYPE_CHECKING:
+    from headway.columns import ColumnWriter
 
 State = Literal["created", "running", "done", "failed", "stopped"]
 JOB_VARIABLE = "HEADWAY_JOB_ID"
 """Environment variable: the job that a run is part of; the same on every node and after a requeue."""
 JOB_FOLDER_VARIABLE = "HEADWAY_JOB_DIR"
 """Environment variable: the folder in which that job finds what was shipped with it."""
+COLUMNS_NAME = "metrics.columns"
 ID_CHARACTERS = "letters, digits, dots, dashes and underscores"
 
 
@@ -191,29 +197,67 @@ def replace_file(path: Path, text: str, *, flush: bool = True) -> None:
 
 
 class MetricsFile:
-    """Appends rows to metrics.jsonl.
+    """Appends rows to metrics.jsonl, and to its columns once there are thousands.
 
     Args:
         path: the file.
         keep_through: on a resume, rows of later steps are dropped: they are about to be made again.
+        columns: whether its columns are kept beside it.
     """
 
-    def __init__(self, path: Path, *, keep_through: int | None = None) -> None:
+    def __init__(self, path: Path, *, keep_through: int | None = None, columns: bool = False) -> None:
+        self._path = path
         if keep_through is not None and path.exists():
-            kept = [row for row in read_metrics(path) if row.get("step", 0) <= keep_through]
-            replace_file(path, "".join(json.dumps(row) + "\n" for row in kept))
+            _drop_later_rows(path, keep_through)
         _close_torn_line(path)
-        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self._file: IO[bytes] = path.open("ab")
+        self._keeps_columns = columns
+        self._columns: ColumnWriter | None = None
+        self._written = path.stat().st_size
 
     def write(self, rows: list[dict[str, Any]]) -> None:
         """Appends rows in one write and hands them to the operating system."""
         now = round(time.time(), 3)
-        self._file.write("".join(_json_line({"time": now, **row}) for row in rows))
+        rows = [{"time": now, **row} for row in rows]
+        lines = [_json_line(row).encode() for row in rows]
+        self._file.write(b"".join(lines))
         self._file.flush()
+        if self._keeps_columns:
+            self._add_to_columns(rows, lines)
 
     def close(self) -> None:
         """Closes the file."""
         self._file.close()
+
+    def _add_to_columns(self, rows: list[dict[str, Any]], lines: list[bytes]) -> None:
+        if self._columns is None:
+            from headway.columns import ColumnWriter
+
+            self._columns = ColumnWriter(self._path.with_name(COLUMNS_NAME), self._written)
+        try:
+            self._columns.add(rows, lines)
+        except OSError as error:
+            # They can be made again from the rows at any time, so they are not worth a run.
+            self._keeps_columns = False
+            print(f"headway: {self._columns.path.name} is not kept any more ({error.strerror})", file=sys.stderr)  # noqa: T201
+
+
+def _drop_later_rows(path: Path, keep_through: int) -> None:
+    """Drops the rows of later steps, from the file and from its columns."""
+    rows = read_metrics(path)
+    kept = [row for row in rows if row.get("step", 0) <= keep_through]
+    lines = [json.dumps(row).encode() + b"\n" for row in kept]
+    content = b"".join(lines)
+    if content == path.read_bytes():
+        return
+    columns = path.with_name(COLUMNS_NAME)
+    had_columns = columns.exists()
+    columns.unlink(missing_ok=True)
+    replace_file(path, content.decode())
+    if had_columns:
+        from headway.columns import ColumnWriter
+
+        ColumnWriter(columns, 0).add_many(kept, lines)
 
 
 _JSON = json.JSONEncoder(allow_nan=False)

@@ -321,7 +321,7 @@ def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: stor
     first_step = checkpoint.step if checkpoint else 0
     sinks: list[Sink] = []
     if job.place.rank == 0:
-        sinks.append(MetricsFile(run.metrics, keep_through=first_step if job.resume else None))
+        sinks.append(MetricsFile(run.metrics, keep_through=first_step if job.resume else None, columns=True))
         if job.progress:
             sinks.append(ProgressSink(run.id, total_steps=objective.schedule.total_steps, first_step=first_step))
         mode = choose_mode(recipe.track.wandb)

@@ -3,8 +3,9 @@
     python tests/dash/make_runs.py FOLDER [--runs 10000] [--rows 1000000]
 
 `--runs` adds that many small finished runs, `--rows` a run of that many rows. Besides, there are always: fits of
-several recipes with health, throughput and media; an ASHA sweep and a PBT sweep; a run that runs (under the
-first process of this machine, which does not end), one that died, a torn one, an empty one, one that may not be read, one with a hostile name, and folders of somebody else's.
+several recipes with health, throughput and media; an ASHA sweep and a PBT sweep; a run that runs (says so, and names
+the machine's first process, which does not end), one that died, a torn one, a half-written one, one that may not be
+read, one with a hostile name, and a folder and a file of somebody else's.
 """
 
 from __future__ import annotations
@@ -158,7 +159,8 @@ def finish(
         },
     )
     status: dict[str, Any] = {
-        "state": state, "recipe": recipe, "step": rows[-1]["step"], "pid": 1 if state == "running" else os.getpid(), "host": socket.gethostname(),
+        "state": state, "recipe": recipe, "step": rows[-1]["step"],
+        "pid": 1 if state == "running" else os.getpid(), "host": socket.gethostname(),
         "monitor": "val/loss", "strategy": strategy, "updated": ended,
     }  # fmt: skip
     if best is not None:
@@ -304,7 +306,7 @@ def make_long(runs: Path, num_rows: int, *, name: str = "long", columns: bool = 
     run = create_run(runs, "mlp-digits", name=name)
     run.recipe.write_text(load_recipe("mlp-digits", {"trainer.max_steps": num_rows}).yaml())
     started = time.time() - DAY_S
-    metrics = MetricsFile(run.metrics)
+    metrics = MetricsFile(run.metrics, columns=columns)
     rows: list[dict[str, Any]] = []
     for begin in range(0, num_rows, 10_000):
         rows = [
@@ -319,8 +321,6 @@ def make_long(runs: Path, num_rows: int, *, name: str = "long", columns: bool = 
         ]
         metrics.write(rows)
     metrics.close()
-    if not columns:
-        (run.path / "metrics.columns").unlink(missing_ok=True)
     finish(run, "mlp-digits", rows, started=started, state="done")
     return run
 

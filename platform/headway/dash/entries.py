@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from headway.config.errors import UserError
-from headway.dash.files import folder_below, open_below, read_below
+from headway.dash.files import ends_in, folder_below, names_in, open_below, read_in
 from headway.dash.recipes import Config, read_config
 from headway.sweep.folder import Driver
 
@@ -25,6 +25,7 @@ MAX_RECIPE_BYTES = 256 << 10
 TAIL_BYTES = 8 << 10
 _STATES = frozenset({"created", "running", "done", "failed", "stopped"})
 _OF_A_RUN = ("recipe.yaml", "status.json", "metrics.jsonl", "manifest.json")
+_NO_RUN = "no run: it has no recipe.yaml, status.json or metrics.jsonl"
 _EMPTY = Config({}, ())
 # Only of the file as headway writes it: a top-level key of JSON that is indented by two.
 _STARTED = re.compile(rb'^  "started": ([0-9.]+),?$', re.MULTILINE)
@@ -70,6 +71,8 @@ class Entry:
         """Returns the last value of each metric near the end of metrics.jsonl."""
         if self.row["source"] != "headway":
             return {}
+        if self.has_ended and self.tail is not None:
+            return self.tail[1]
         try:
             with open_below(root, self.folder, "metrics.jsonl") as file:
                 size = os.fstat(file.fileno()).st_size
@@ -98,18 +101,18 @@ def shown_name(name: str) -> str:
 
 def read_entry(root: Path, name: str) -> Entry:
     """Returns a folder's row. Nothing in the folder makes this fail."""
+    problems: list[str] = []
     try:
         with folder_below(root, name) as folder:
             modified = os.fstat(folder).st_mtime
-            names = set(os.listdir(folder))
+            names = set(names_in(folder))
+            if not names.intersection(_OF_A_RUN):
+                return unreadable(name, _NO_RUN, updated=modified)
+            status = _read_status(folder, names, problems)
+            config = _read_config(folder, names, problems)
+            manifest = _read_manifest(folder, names)
     except OSError as error:
         return unreadable(name, _why(error))
-    if not names.intersection(_OF_A_RUN):
-        return unreadable(name, "no run: it has no recipe.yaml, status.json or metrics.jsonl", updated=modified)
-    problems: list[str] = []
-    status = _read_status(root, name, names, problems)
-    config = _read_config(root, name, names, problems)
-    manifest = _read_manifest(root, name, names)
     return _entry(name, status, config, manifest, problems, modified)
 
 
@@ -184,12 +187,12 @@ def _entry(
     return entry
 
 
-def _read_status(root: Path, name: str, names: set[str], problems: list[str]) -> Row:
+def _read_status(folder: int, names: set[str], problems: list[str]) -> Row:
     if "status.json" not in names:
         problems.append("status.json: is not there; the run had not begun, or was copied in part")
         return {}
     try:
-        status = json.loads(read_below(root, name, "status.json", limit=MAX_STATUS_BYTES))
+        status = json.loads(read_in(folder, "status.json", limit=MAX_STATUS_BYTES))
     except OSError as error:
         problems.append(f"status.json: {_why(error)}")
         return {}
@@ -202,12 +205,12 @@ def _read_status(root: Path, name: str, names: set[str], problems: list[str]) ->
     return status
 
 
-def _read_config(root: Path, name: str, names: set[str], problems: list[str]) -> Config:
+def _read_config(folder: int, names: set[str], problems: list[str]) -> Config:
     if "recipe.yaml" not in names:
         problems.append("recipe.yaml: is not there")
         return _EMPTY
     try:
-        text = read_below(root, name, "recipe.yaml", limit=MAX_RECIPE_BYTES).decode("utf-8")
+        text = read_in(folder, "recipe.yaml", limit=MAX_RECIPE_BYTES).decode("utf-8")
         return read_config(text, source="recipe.yaml")
     except OSError as error:
         problems.append(f"recipe.yaml: {_why(error)}")
@@ -218,17 +221,12 @@ def _read_config(root: Path, name: str, names: set[str], problems: list[str]) ->
     return _EMPTY
 
 
-def _read_manifest(root: Path, name: str, names: set[str]) -> dict[bytes, Any]:
+def _read_manifest(folder: int, names: set[str]) -> dict[bytes, Any]:
     """Returns when the run started and ended and its job: the file may hold a large patch between the two."""
     if "manifest.json" not in names:
         return {}
     try:
-        with open_below(root, name, "manifest.json") as file:
-            content = file.read(TAIL_BYTES)
-            size = os.fstat(file.fileno()).st_size
-            if size > TAIL_BYTES:
-                file.seek(max(TAIL_BYTES, size - TAIL_BYTES))
-                content += b"\n" + file.read(TAIL_BYTES)
+        content = ends_in(folder, "manifest.json", length=TAIL_BYTES)
     except OSError:
         return {}
     found: dict[bytes, Any] = {}

@@ -48,13 +48,8 @@ def open_below(root: Path, *parts: str) -> BinaryIO:
         OSError: it is not there or may not be read; `Outside` where it lies elsewhere or is no plain file.
     """
     *folders, name = parts
-    _check_part(name)
     with folder_below(root, *folders) as folder:
-        descriptor = _opened(name, _FILE, folder)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise Outside(f"{name} is no plain file")
-    return os.fdopen(descriptor, "rb")
+        return os.fdopen(_open_in(folder, name), "rb")
 
 
 def read_below(root: Path, *parts: str, limit: int) -> bytes:
@@ -63,11 +58,40 @@ def read_below(root: Path, *parts: str, limit: int) -> bytes:
     Raises:
         OSError: it cannot be read, or is larger.
     """
-    with open_below(root, *parts) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(f"{parts[-1]} is larger than {limit:,} bytes")
-    return content
+    *folders, name = parts
+    with folder_below(root, *folders) as folder:
+        return read_in(folder, name, limit=limit)
+
+
+def read_in(folder: int, name: str, *, limit: int) -> bytes:
+    """Returns the content of a file of at most `limit` bytes in an open folder.
+
+    Raises:
+        OSError: it cannot be read, or is larger.
+    """
+    descriptor = _open_in(folder, name)
+    try:
+        size = os.fstat(descriptor).st_size
+        if size > limit:
+            raise OSError(f"{name} is larger than {limit:,} bytes")
+        return os.pread(descriptor, size, 0)
+    finally:
+        os.close(descriptor)
+
+
+def ends_in(folder: int, name: str, *, length: int) -> bytes:
+    """Returns the first and the last so many bytes of a file in an open folder, with a line break between them.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    descriptor = _open_in(folder, name)
+    try:
+        size = os.fstat(descriptor).st_size
+        content = os.pread(descriptor, min(size, length), 0)
+        return content if size <= length else content + b"\n" + os.pread(descriptor, length, max(length, size - length))
+    finally:
+        os.close(descriptor)
 
 
 def list_below(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
@@ -79,7 +103,7 @@ def list_below(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
     found = []
     try:
         with folder_below(root, *parts) as folder:
-            for name in sorted(os.listdir(folder)):
+            for name in sorted(names_in(folder)):
                 try:
                     info = os.stat(name, dir_fd=folder, follow_symlinks=False)
                 except FileNotFoundError:
@@ -89,6 +113,12 @@ def list_below(root: Path, *parts: str) -> list[tuple[str, os.stat_result]]:
     except FileNotFoundError:
         return []
     return found
+
+
+def names_in(folder: int) -> list[str]:
+    """Returns the names in an open folder."""
+    with os.scandir(folder) as found:
+        return [item.name for item in found]
 
 
 def _check_part(part: str) -> None:
@@ -104,6 +134,16 @@ def _opened(name: str, flags: int, folder: int) -> int:
         if _is_link(name, folder):
             raise Outside(f"{name} is a link; links are not followed") from None
         raise
+
+
+def _open_in(folder: int, name: str) -> int:
+    """Returns a descriptor of a plain file in an open folder."""
+    _check_part(name)
+    descriptor = _opened(name, _FILE, folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise Outside(f"{name} is no plain file")
+    return descriptor
 
 
 def _is_link(name: str, folder: int) -> bool:

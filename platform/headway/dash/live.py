@@ -177,7 +177,7 @@ class _Tail:
 
     def _stat(self) -> os.stat_result | None:
         try:
-            return os.stat(self._path, follow_symlinks=False)
+            return os.lstat(self._path)
         except OSError:
             return None
 

@@ -83,9 +83,10 @@ class Runs:
         )
 
     def _look(self) -> Changes:
-        changed: list[Row] = []
+        changed: list[Entry] = []
         seen: set[str] = set()
         foreign: list[str] = []
+        sweeps = set(self._sweeps)
         try:
             with os.scandir(self.root) as found:
                 for item in found:
@@ -101,12 +102,15 @@ class Runs:
             del self._stamps[name]
             self._entries.pop(name, None)
             self._sweeps.discard(name)
+        # Of a sweep and its trials either may be read first.
+        for entry in self._entries.values() if self._sweeps != sweeps else changed:
+            entry.row["sweep"] = self._sweep_of(entry)
         changed += self._look_at_processes()
         if changed or gone:
             self._version += 1
-        return Changes(changed, [shown_name(name) for name in gone])
+        return Changes([entry.row for entry in changed], [shown_name(name) for name in gone])
 
-    def _look_at(self, item: os.DirEntry[str], seen: set[str], foreign: list[str], changed: list[Row]) -> None:
+    def _look_at(self, item: os.DirEntry[str], seen: set[str], foreign: list[str], changed: list[Entry]) -> None:
         name = item.name
         try:
             if item.is_symlink():
@@ -131,10 +135,11 @@ class Runs:
         entry = read_entry(self.root, name) if stamp else unreadable(name, "a link; links are not followed")
         before = self._entries.get(name)
         self._entries[name] = entry
+        entry.row["sweep"] = self._sweep_of(entry)
         if before is None or before.row != entry.row:
-            changed.append(self._with_sweep(entry))
+            changed.append(entry)
 
-    def _look_at_processes(self) -> list[Row]:
+    def _look_at_processes(self) -> list[Entry]:
         """Notes which runs lost their process without a word."""
         if time.monotonic() - self._processes < PROCESS_S:
             return []
@@ -145,7 +150,7 @@ class Runs:
             if driver is not None and driver.is_here and driver.process() is None:
                 row = {**entry.row, "state": "died", "reason": f"its process {driver.pid} is gone and left no word"}
                 self._entries[name] = replace(entry, row=row, driver=None, has_ended=True)
-                changed.append(self._with_sweep(self._entries[name]))
+                changed.append(self._entries[name])
         return changed
 
     # ---- asking ----------------------------------------------------------------------------------
@@ -160,7 +165,7 @@ class Runs:
 
     def row(self, entry: Entry, columns: Iterable[str] = ()) -> Row:
         """Returns a run's row, with further columns in `values`."""
-        return {**self._with_sweep(entry), "values": {name: entry.value(name, self.root) for name in columns}}
+        return {**entry.row, "values": {name: entry.value(name, self.root) for name in columns}}
 
     def answer(self, query: Query) -> dict[str, Any]:
         """Returns the page of the table that a query is for."""
@@ -203,11 +208,9 @@ class Runs:
         with self._lock:
             return sorted(self._sweeps)
 
-    def _with_sweep(self, entry: Entry) -> Row:
+    def _sweep_of(self, entry: Entry) -> str | None:
         match = _TRIAL.fullmatch(entry.folder)
-        if match is None or match[1] not in self._sweeps:
-            return entry.row
-        return {**entry.row, "sweep": match[1]}
+        return match[1] if match is not None and match[1] in self._sweeps else None
 
 
 def _is_sweep(path: str) -> bool:

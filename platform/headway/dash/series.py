@@ -11,15 +11,17 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, TypeVar
 
 import numpy as np
 
-from headway.columns import NAME, Array, Columns, Damaged, Series, rewrite_columns
+from headway.columns import Array, Columns, Damaged, Series, rewrite_columns
 from headway.config.errors import UserError
 from headway.dash.entries import Entry
 from headway.dash.files import open_below
+from headway.run import COLUMNS_NAME
 
 Answer = TypeVar("Answer")
 Axis = Literal["step", "time", "tokens", "samples"]
@@ -40,19 +42,27 @@ class _Open:
     columns: Columns | None = None
     stamp: tuple[int, int] = (0, 0)
     series: dict[str, Series] = field(default_factory=dict)
+    curves: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
+    """What was answered, by what was asked, since the last row came."""
     at_size: int = -1
+
+    @property
+    def columns_size(self) -> int:
+        """Returns how many bytes of metrics.jsonl have been taken in."""
+        return 0 if self.columns is None else self.columns.size
 
     def close(self) -> None:
         """Forgets what was read."""
         if self.columns is not None:
             self.columns.close()
-        self.columns, self.series, self.at_size = None, {}, -1
+        self.columns, self.series, self.curves, self.at_size = None, {}, {}, -1
 
     @property
     def nbytes(self) -> int:
         """Returns about what it takes in memory."""
         parsed = 0 if self.columns is None else self.columns.parsed_bytes // 3
-        return parsed + sum(one.value.nbytes * 3 for one in self.series.values())
+        answers = sum(100 * len(one["x"]) for one in self.curves.values())
+        return parsed + answers + sum(one.value.nbytes * 3 for one in self.series.values())
 
 
 class Curves:
@@ -73,13 +83,20 @@ class Curves:
         self._open: OrderedDict[str, _Open] = OrderedDict()
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Closes what is open."""
+        with self._lock:
+            for one in self._open.values():
+                one.close()
+            self._open.clear()
+
     def names(self, entry: Entry) -> list[str]:
         """Returns the names of a run's metrics."""
         return [name for name in self._with(entry, lambda one: _columns(one).names()) if "/" in name]
 
     def torn(self, entry: Entry) -> int:
-        """Returns how many lines of a run's metrics cannot be read."""
-        return self._with(entry, lambda one: _columns(one).torn)
+        """Returns how many lines of a run's metrics cannot be read; one that is being written is no such line."""
+        return self._with(entry, lambda one: _columns(one).torn + (entry.has_ended and one.stamp[1] > one.columns_size))
 
     def num_rows(self, entry: Entry) -> int:
         """Returns how many rows a run has."""
@@ -115,16 +132,8 @@ class Curves:
             begin: from this x on; all when None.
             end: up to this x.
         """
-        points = min(max(points, 2), MAX_POINTS)
-        first = (self.first_time(entry) or 0.0) if axis == "time" else 0.0
-        found = []
-        for name in names[:MAX_NAMES]:
-            rows = self.rows(entry, name)
-            x = rows.time - first if axis == "time" else rows.step * scale
-            curve = {"name": name, **thinned(x, rows.value, points=points, begin=begin, end=end)}
-            last = rows.step[np.isfinite(rows.step)]
-            found.append({**curve, "rows": len(rows.value), "last_step": number(last[-1]) if len(last) else None})
-        return found
+        how = (axis, scale, min(max(points, 2), MAX_POINTS), begin, end)
+        return [self._with(entry, partial(_curve, name=name, how=how)) for name in names[:MAX_NAMES]]
 
     def _with(self, entry: Entry, ask: Callable[[_Open], Answer]) -> Answer:
         """Returns what an open run answers, after what was appended has been taken in."""
@@ -182,7 +191,7 @@ class Curves:
     def _sidecar(self, entry: Entry, metrics: BinaryIO) -> BinaryIO | None:
         """Returns the sidecar that covers most: the run's own, or one that is made here for a run without."""
         try:
-            own = open_below(self.root, entry.folder, NAME)
+            own = open_below(self.root, entry.folder, COLUMNS_NAME)
         except OSError:
             own = None
         size = os.fstat(metrics.fileno()).st_size
@@ -224,10 +233,29 @@ def _columns(one: _Open) -> Columns:
 def _series(one: _Open, name: str) -> Series:
     columns = _columns(one)
     if one.at_size != columns.size:
-        one.series, one.at_size = {}, columns.size
+        one.series, one.curves, one.at_size = {}, {}, columns.size
     if name not in one.series:
         one.series[name] = columns.series(name)
     return one.series[name]
+
+
+def _curve(one: _Open, *, name: str, how: tuple[Axis, float, int, float | None, float | None]) -> dict[str, Any]:
+    """Returns a metric as a curve."""
+    rows = _series(one, name)
+    known = one.curves.get((name, *how))
+    if known is not None:
+        return known
+    axis, scale, points, begin, end = how
+    x = rows.time - (_columns(one).first_time() or 0.0) if axis == "time" else rows.step * scale
+    last = rows.step[np.isfinite(rows.step)]
+    curve = {
+        "name": name,
+        **thinned(x, rows.value, points=points, begin=begin, end=end),
+        "rows": len(rows.value),
+        "last_step": number(last[-1]) if len(last) else None,
+    }
+    one.curves[(name, *how)] = curve
+    return curve
 
 
 # ---- fewer points --------------------------------------------------------------------------------

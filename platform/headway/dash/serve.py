@@ -57,6 +57,7 @@ class _Server(uvicorn.Server):
         self.site.live.close()
         self.site.sweeps.close()
         await super().shutdown(sockets)
+        self.site.curves.close()
 
 
 def serve(

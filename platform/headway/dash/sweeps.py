@@ -1,4 +1,4 @@
-"""What a sweep's page shows: trials, what mattered, the rungs that stopped them, who took whose weights, the best so far.
+"""What a sweep's page shows: trials, what mattered, the rungs that stopped some, whose weights went where, the best.
 
 Sweeps' folders are opened by `headway.sweep`, as `headway sweeps` does; only what it does not tell is read here:
 the times in the journal, and the trials' lineage.
@@ -258,7 +258,7 @@ def _rungs(section: SweepSection, trials: list[dict[str, Any]], events: dict[int
 
 def _lineage(folder: SweepFolder, trials: list[Trial]) -> list[dict[str, Any]]:
     """Returns who took whose weights, and went on with what."""
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "step": row.get("step"),
             "time": row.get("time"),
