@@ -78,6 +78,12 @@ def test_a_reader_without_the_token_can_change_nothing(look, served, growing) ->
     assert "cancel and retry" in page.inner_text("main")
 
 
+def test_jobs_fit_on_a_phone(look, served, growing) -> None:
+    page = look(f"{served.url}#/jobs?token={served.token}", size=(360, 780))
+    page.wait_for_selector("tbody .is-running")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
 def test_a_job_is_read_cancelled_and_sent_again(look, served, growing) -> None:
     page = look(f"{served.url}#token={served.token}")
     assert served.token not in page.url

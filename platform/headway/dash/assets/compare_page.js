@@ -26,7 +26,7 @@
     const columns = [
       { key: "name", label: "Setting", rowHead: true, cell: (row) => row.name },
       ...found.runs.map((run, at) => ({
-        key: String(at), label: run.id, value: (row) => row.values[at], cell: (row) => h("span.mono", null, Headway.format.value(row.values[at])),
+        key: String(at), label: run.id, value: (row) => row.values[at], cell: (row) => h("span.mono", null, Headway.format.named(row.name, row.values[at])),
       })),
     ];
     const table = Headway.table.make({ columns, caption: "Settings that differ", keyOf: (row) => row.name, sort: "name" });

@@ -12,6 +12,7 @@
     const size = Math.abs(value);
     if (size === 0) return "0";
     if (Number.isInteger(value) && size < 1e7) return value.toLocaleString("en-US");
+    if (size >= 1e4 && size < 1e7) return Math.round(value).toLocaleString("en-US");
     if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace("e+", "e");
     return String(Number(value.toPrecision(4)));
   }
@@ -92,10 +93,10 @@
     return String(anything);
   }
 
-  /** Returns what a name has; a time since 1970 as a date, where the name says that it is one. */
+  /** Returns what a name has, a number with all its digits; a time since 1970 as a date, where the name says that it is one. */
   function named(name, inner) {
     const isTime = typeof inner === "number" && inner > 1e9 && inner < 1e11;
-    return isTime && /(^|[._])(time|at|updated|started|ended|start|end|created|written)$/.test(name) ? stamp(inner) : value(inner);
+    return isTime && /(^|[._])(time|at|updated|started|ended|start|end|created|written)$/.test(name) ? stamp(inner) : typeof inner === "number" ? String(inner) : value(inner);
   }
 
   /** Returns "1 run", "5 runs". */

@@ -25,20 +25,24 @@
 
   function columns(after) {
     return [
-      { key: "id", label: "Job", rowHead: true, value: keyOf, cell: (row) => h("a.main-link", { href: link("jobs", "", { job: row.id, task: row.task ?? "" }), onclick: (event) => (event.preventDefault(), openLog(row)) },
+      { key: "id", label: "Job", rowHead: true, value: keyOf, cell: (row) => h("a.main-link.job-name", { href: link("jobs", "", { job: row.id, task: row.task ?? "" }), title: row.id, onclick: (event) => (event.preventDefault(), openLog(row)) },
         row.id) },
       { key: "state", label: "State", cell: (row) => parts.state(row.state, row.reason) },
       { key: "reason", label: "Reason", cell: (row) => h("span.reason", null, row.reason || (row.exit_code ? "exit code " + row.exit_code : "")) },
       { key: "run", label: "Run", hide: "phone", cell: (row) => (row.run ? h("a", { href: link("run", row.run) }, row.run) : NOTHING) },
-      { key: "launcher", label: "Launcher", hide: "phone" },
-      { key: "profile", label: "Profile", hide: "narrow" },
+      { key: "launcher", label: "Launcher", hide: "phone", cell: launcher },
       { key: "where", label: "Where", hide: "narrow" },
       { key: "since", label: "Since", numeric: true, hide: "narrow", cell: (row) => Headway.runsColumns.when(row.since) },
       { key: "progress", label: "Progress", numeric: true, hide: "phone", value: (row) => row.step, cell: (row) => (row.total_steps ? parts.progress(row.step, row.total_steps) : row.progress || NOTHING) },
       { key: "metric", label: "Metric", numeric: true, hide: "phone", cell: (row) => number(row.metric || null) },
       { key: "requeues", label: "Requeues", numeric: true, hide: "narrow" },
-      { key: "act", label: "What can be done", fixed: true, cell: (row) => actions(row, after) },
+      { key: "act", label: "What can be done", fixed: true, class: "stick", cell: (row) => actions(row, after) },
     ];
+  }
+
+  function launcher(row) {
+    const profile = row.profile && row.profile !== row.launcher ? h("span.note", null, " " + row.profile) : null;
+    return [row.launcher || NOTHING, profile];
   }
 
   function openLog(row) {

@@ -15,8 +15,12 @@
     return way * (left < right ? -1 : left > right ? 1 : 0);
   }
 
+  function classesOf(column) {
+    return [column.numeric ? "numeric" : "", column.hide ? "hide-" + column.hide : "", column.class || ""].join(" ");
+  }
+
   function heading(column, sort, pick) {
-    const classes = [column.numeric ? "numeric" : "", column.hide ? "hide-" + column.hide : ""].join(" ");
+    const classes = classesOf(column);
     if (column.fixed) return h("th", { scope: "col", class: classes }, column.head || h("span.unseen", null, column.label));
     const open = sort.replace(/^-/, "") === column.key;
     const direction = !open ? null : sort.startsWith("-") ? "descending" : "ascending";
@@ -26,7 +30,7 @@
   }
 
   function cell(column, row) {
-    const classes = [column.numeric ? "numeric" : "", column.hide ? "hide-" + column.hide : "", column.class || ""].join(" ");
+    const classes = classesOf(column);
     const content = column.cell ? column.cell(row) : Headway.format.value(row[column.key]);
     return column.rowHead ? h("th", { scope: "row", class: classes }, content) : h("td", { class: classes }, content);
   }
