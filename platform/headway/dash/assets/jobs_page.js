@@ -28,7 +28,7 @@
       { key: "id", label: "Job", rowHead: true, value: keyOf, cell: (row) => h("a.main-link.job-name", { href: link("jobs", "", { job: row.id, task: row.task ?? "" }), title: row.id, onclick: (event) => (event.preventDefault(), openLog(row)) },
         row.id) },
       { key: "state", label: "State", cell: (row) => parts.state(row.state, row.reason) },
-      { key: "reason", label: "Reason", cell: (row) => h("span.reason", null, row.reason || (row.exit_code ? "exit code " + row.exit_code : "")) },
+      { key: "reason", label: "Reason", cell: (row) => h("span.reason", { title: row.reason || null }, row.reason || (row.exit_code ? "exit code " + row.exit_code : "")) },
       { key: "run", label: "Run", hide: "phone", cell: (row) => (row.run ? h("a", { href: link("run", row.run) }, row.run) : NOTHING) },
       { key: "launcher", label: "Launcher", hide: "phone", cell: launcher },
       { key: "where", label: "Where", hide: "narrow" },
