@@ -20,6 +20,7 @@ from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayE
 from headway.dash_verbs import add_dash
 from headway.jobs_verbs import jobs_app, submit_app
 from headway.sweep_verbs import sweeps_app
+from headway.sync_verbs import add_sync
 from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs, Trust, add_verbs
 
@@ -35,6 +36,7 @@ app.command(submit_app)
 app.command(jobs_app)
 add_dash(app)
 add_verbs(app)
+add_sync(app)
 app.register_install_completion_command()
 
 Overrides = Annotated[tuple[str, ...], Parameter(help="Changes to the recipe: optim.lr=3e-4 trainer.devices=2.")]
@@ -340,10 +342,20 @@ def _print_result(result: dict[str, Any]) -> None:
         ["status", f"{result['status']} at step {result['step']} after {result['wall_s']:.1f} s"],
         ["metrics", metrics],
     ]
-    offline = Path(result["run_dir"]) / "wandb"
-    if list(offline.glob("offline-run-*")):
-        rows.append(["W&B", f"offline; to upload: wandb sync {offline}/offline-run-*"])
+    rows += _wandb_row(result)
     print_table(["", ""], rows)
+
+
+def _wandb_row(result: dict[str, Any]) -> list[list[str]]:
+    """Returns a row on how to upload the run, where W&B's server does not have it all."""
+    from headway.run import RunFolder
+
+    folder = Path(result["run_dir"])
+    state = RunFolder(folder).status().get("wandb") or {}
+    if state.get("mode") != "offline" and "problem" not in state:
+        return []
+    why = state.get("problem") or state.get("why")
+    return [["W&B", f"{state['mode']}{f' ({why})' if why else ''}; to upload: headway sync {folder}"]]
 
 
 def _headline(path: Path) -> str:

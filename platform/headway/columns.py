@@ -229,6 +229,13 @@ class Columns:
                 found.size = block.end
         return found
 
+    @classmethod
+    def of(cls, rows: Sequence[Mapping[str, Any]]) -> Columns:
+        """Returns the columns of rows that are in memory."""
+        found = cls(None)
+        found._blocks.append(_Block(len(rows), 0, 0, (0, 0), _columns_of(rows)))
+        return found
+
     @staticmethod
     def covered(metrics: BinaryIO, sidecar: BinaryIO) -> int:
         """Returns how many bytes of a metrics file a sidecar stands for."""

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import App, Parameter
 
 from headway.config.errors import EXIT_DONE
-from headway.terminal import print_json, print_table
+from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs
 
 
@@ -27,6 +27,8 @@ def dash(
     port: int | None = None,
     read_only: Annotated[bool, Parameter(negative="")] = False,
     open_browser: Annotated[bool | None, Parameter(name="--open", negative="--no-open")] = None,
+    wandb: Path | None = None,
+    export: Path | None = None,
     json: Json = False,
 ) -> int:
     """Look at runs, sweeps and jobs in a browser.
@@ -41,7 +43,13 @@ def dash(
         Refuse to cancel, retry, stop and delete.
     open_browser
         Open it in a browser; done where there is a screen, when absent.
+    wandb
+        Folder of runs that Weights & Biases wrote offline, shown among the others.
+    export
+        Write the page with everything in it into this new folder, to send or to keep, and serve nothing.
     """
+    if export is not None:
+        return _export(runs, export, wandb=wandb, as_json=json)
     from headway.dash.serve import Address, serve
 
     def announce(address: Address) -> None:
@@ -58,7 +66,18 @@ def dash(
     shown = open_browser if open_browser is not None else _has_screen()
     # Ctrl-C is how it ends.
     with contextlib.suppress(KeyboardInterrupt):
-        serve(runs, host=host, port=port, read_only=read_only, open_browser=shown, announce=announce)
+        serve(runs, host=host, port=port, read_only=read_only, open_browser=shown, announce=announce, wandb=wandb)
+    return EXIT_DONE
+
+
+def _export(runs: Path, folder: Path, *, wandb: Path | None, as_json: bool) -> int:
+    from headway.dash.serve import write_export
+
+    num_runs = write_export(runs, folder, wandb=wandb, progress=tell)
+    if as_json:
+        print_json({"folder": str(folder), "runs": num_runs})
+    else:
+        print_table(["", ""], [["runs", f"{num_runs:,}"], ["open", str((folder / "index.html").resolve())]])
     return EXIT_DONE
 
 

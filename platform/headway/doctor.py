@@ -103,9 +103,10 @@ def _wandb() -> Check:
         return found
     from headway.track.weights_and_biases import choose_mode
 
-    mode = choose_mode("auto")
-    remedy = "" if mode == "online" else "for online: wandb login, and a network; offline runs upload with wandb sync"
-    return Check("W&B", "ok", f"{importlib.metadata.version('wandb')}: runs are {mode}", remedy)
+    choice = choose_mode("auto")
+    why = f" ({choice.why})" if choice.why else ""
+    remedy = "" if choice.mode == "online" else "for online: wandb login, and a network; headway sync uploads later"
+    return Check("W&B", "ok", f"{importlib.metadata.version('wandb')}: runs are {choice.mode}{why}", remedy)
 
 
 def _slurm() -> Check:

@@ -31,7 +31,7 @@ from headway.config.contracts import (
 )
 from headway.config.errors import UserError, suggestion
 from headway.config.kinds import Family, check_kind, resolve_kind
-from headway.config.overrides import override, parse_assignments
+from headway.config.overrides import flatten, override, parse_assignments
 from headway.config.reading import Tree, dump, read_file
 from headway.config.section import Section, validate_section
 from headway.config.shipped import find_recipe
@@ -127,6 +127,8 @@ class TrackSection(Section):
     """W&B user or team; the key's own when absent."""
     group: str | None = None
     """W&B group of runs that belong together."""
+    job_type: str = "fit"
+    """W&B job type; a sweep's trials are `trial`."""
     tags: list[str] = Field(default_factory=list)
     """W&B tags."""
     notes: str | None = None
@@ -135,6 +137,16 @@ class TrackSection(Section):
     """Steps between rows of metrics.jsonl."""
     wandb_every: PositiveInt = 10
     """Steps between training rows sent to W&B; validations always are."""
+    code: bool = True
+    """Whether W&B gets the code and the recipe as an artifact."""
+    checkpoints: bool = False
+    """Whether W&B gets the best and the newest checkpoint, as artifacts with the aliases best and latest."""
+    media: bool = True
+    """Whether images, tables and texts of the net are made at a run's end."""
+    alerts: tuple[Literal["nan", "diverged", "stalled", "finished"], ...] = ("nan", "diverged", "stalled", "finished")
+    """What is told of in alerts.jsonl and by W&B: no number for a loss, a runaway loss, no steps, the end."""
+    stall_s: PositiveInt = 900
+    """Seconds without a row after which a run has stalled."""
 
 
 class Recipe(Section):
@@ -173,7 +185,7 @@ class Recipe(Section):
 
     def dotted(self) -> dict[str, Any]:
         """Returns `{"optim.lr": 0.001, ...}`."""
-        return dict(_flatten(self.tree()))
+        return dict(flatten(self.tree()))
 
 
 SECTIONS = list(Recipe.model_fields)
@@ -318,14 +330,6 @@ def _resolve_defaults(tree: Tree, trainer: TrainerSection) -> Tree:
         several = trainer.nodes > 1 or (isinstance(trainer.devices, int) and trainer.devices > 1)
         resolved[STRATEGY.section] = {"kind": "ddp" if several else "single"}
     return resolved
-
-
-def _flatten(tree: Tree, prefix: str = "") -> Iterable[tuple[str, Any]]:
-    for key, value in tree.items():
-        if isinstance(value, dict) and value and not (prefix == "sweep." and key == "space"):
-            yield from _flatten(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def recipe_schema() -> dict[str, Any]:

@@ -37,7 +37,11 @@ from headway.objectives.base import BuiltIn, Objective, Stepper
 from headway.recipe import Recipe
 from headway.run import MetricsFile, RunFolder, replace_file
 from headway.supervise.signals import StopFlag
+from headway.terminal import tell
+from headway.track.alerts import Alerts
 from headway.track.manifest import build_manifest
+from headway.track.node_monitor import NodeMonitor
+from headway.track.pictures import show_net
 from headway.track.progress import ProgressSink
 from headway.track.recorder import Listener, OnReport, Recorder, Sink
 from headway.track.weights_and_biases import WandbSink, choose_mode
@@ -96,7 +100,8 @@ def train(job: Job, data: Data) -> dict[str, Any]:
     )
     torch.manual_seed(recipe.trainer.seed + place.rank)
     first = place.rank == 0
-    with job.run.owned() if first else nullcontext():
+    watched = place.local_rank == 0 and job.stepper is None
+    with job.run.owned() if first else nullcontext(), _node_monitor(job.run, place) if watched else nullcontext():
         if first:
             _write_start(job, data, resumed_at=checkpoint.step if checkpoint else None)
         recorder = _build_recorder(job, data, objective, checkpoint)
@@ -104,7 +109,7 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         judge_from = min(settled, objective.schedule.total_steps)
         shelf = Behind(job.run) if job.stepper else AtOnce(job.run)
         keeper = Keeper(shelf, recipe.trainer, judge_from=judge_from, save_every_s=job.save_every_s)
-        ending = Ending(job, keeper, recorder, test=test, checkpoint=checkpoint)
+        ending = Ending(job, keeper, recorder, data=data, test=test, checkpoint=checkpoint)
         try:
             callbacks = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
             with _record_failure(job), closing(shelf):
@@ -247,9 +252,17 @@ class Ending(Callback):
     """Restores a checkpoint at the start, leaves when asked to, and at the end tests the best checkpoint."""
 
     def __init__(
-        self, job: Job, keeper: Keeper, recorder: Recorder, *, test: Feed, checkpoint: store.Checkpoint | None
+        self,
+        job: Job,
+        keeper: Keeper,
+        recorder: Recorder,
+        *,
+        data: Data,
+        test: Feed,
+        checkpoint: store.Checkpoint | None,
     ) -> None:
         self.job = job
+        self.data = data
         self.keeper = keeper
         self.recorder = recorder
         self.test = test
@@ -289,6 +302,28 @@ class Ending(Callback):
             self.keeper.shelf.close()
             run.update_status(state="done", step=objective.step, best=best, final=self.final, reason=None)
             run.write_json("manifest.json", {**run.read_json("manifest.json"), "ended": time.time(), "exit_code": 0})
+            if self.job.recipe.track.media and self.job.stepper is None:
+                self._show(best["step"])
+
+    def _show(self, step: int) -> None:
+        """Makes images, tables and texts of the best checkpoint's net."""
+        recipe = self.job.recipe
+        if recipe.model is None or isinstance(recipe.objective, ModuleConfig):
+            return
+        show_net(
+            self.job.run,
+            lambda: build_net(recipe, self.data, restored=True),
+            self.keeper.shelf.weights(step),
+            self.data,
+            step=step,
+            seed=recipe.trainer.seed,
+            say=_tell(self.job),
+        )
+
+
+def _node_monitor(run: RunFolder, place: Place) -> closing[NodeMonitor]:
+    """Watches this node while a run trains."""
+    return closing(NodeMonitor(run, place.rank // place.local_world_size))
 
 
 def _newest_checkpoint(job: Job) -> store.Checkpoint | None:
@@ -324,15 +359,27 @@ def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: stor
         sinks.append(MetricsFile(run.metrics, keep_through=first_step if job.resume else None, columns=True))
         if job.progress:
             sinks.append(ProgressSink(run.id, total_steps=objective.schedule.total_steps, first_step=first_step))
-        mode = choose_mode(recipe.track.wandb)
-        if mode != "disabled":
-            sinks.append(WandbSink(run, recipe, mode))
+        choice = choose_mode(recipe.track.wandb)
+        alone, online = job.stepper is None, None
+        if choice.mode != "disabled":
+            resumed_at = checkpoint.step if checkpoint else None
+            online = WandbSink(run, recipe, choice, resumed_at=resumed_at, alone=alone, say=_tell(job))
+        if alone and recipe.track.alerts:
+            tell_wandb = online.alert if online else (lambda _: None)
+            sinks.append(Alerts(run, recipe.track.alerts, stall_s=recipe.track.stall_s, tell=tell_wandb))
+        # Last: how a run ended is an alert, too.
+        sinks += [online] if online else []
     return Recorder(
         sinks,
         every=recipe.track.every,
         tokens_per_sample=data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None,
         heartbeat=lambda step: run.update_status(step=step),
     )
+
+
+def _tell(job: Job) -> Callable[[str], None]:
+    """Returns what says something to a person; into the void where nobody watches this run."""
+    return (lambda line: tell(f"headway: {line}")) if job.progress else (lambda _: None)
 
 
 def lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:

@@ -101,7 +101,7 @@ def test_ranks_share_one_run(command, recipe_file, tmp_path) -> None:
     assert done.returncode == 0, done.stderr
     (run,) = offline_runs(tmp_path / "runs" / "two")
     assert run["id"] == "two"
-    assert f"wandb sync {tmp_path / 'runs' / 'two' / 'wandb'}" in done.stdout
+    assert f"headway sync {tmp_path / 'runs' / 'two'}" in done.stdout
 
 
 def test_a_resumed_run_is_the_same_run_for_wandb(tiny_mlp, tmp_path) -> None:
@@ -142,12 +142,12 @@ def no_key(monkeypatch, tmp_path) -> None:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("NETRC", raising=False)
-    monkeypatch.setattr(weights_and_biases, "_known_key", lambda: None)
+    monkeypatch.setattr(weights_and_biases, "known_key", lambda: None)
 
 
 @pytest.mark.usefixtures("no_key")
 def test_auto_without_a_key_is_offline() -> None:
-    assert choose_mode("auto") == "offline"
+    assert choose_mode("auto").mode == "offline"
 
 
 @pytest.mark.usefixtures("no_key")
@@ -158,15 +158,15 @@ def test_online_without_a_key_is_refused() -> None:
 
 def test_auto_with_a_key_and_no_server_is_offline(monkeypatch) -> None:
     monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.setattr(weights_and_biases, "_known_key", lambda: "0" * 40)
+    monkeypatch.setattr(weights_and_biases, "known_key", lambda: "0" * 40)
     monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")
-    assert choose_mode("auto") == "offline"
+    assert choose_mode("auto").mode == "offline"
 
 
 def test_the_environments_switch_decides_for_auto(monkeypatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert choose_mode("auto") == "disabled"
-    assert choose_mode("offline") == "offline"
+    assert choose_mode("auto").mode == "disabled"
+    assert choose_mode("offline").mode == "offline"
 
 
 # W&B reads the sample and leaves its file open.

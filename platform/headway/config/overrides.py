@@ -53,3 +53,12 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
             raise UserError(f"{assignment!r} is not a change; write section.key=value, such as optim.lr=3e-4")
         changes[path.strip()] = read_text(value, source=path.strip())
     return changes
+
+
+def flatten(tree: Tree, prefix: str = "") -> Iterable[tuple[str, Any]]:
+    """Yields a tree's values with their dotted names."""
+    for key, value in tree.items():
+        if isinstance(value, dict) and value and not (prefix == "sweep." and key == "space"):
+            yield from flatten(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

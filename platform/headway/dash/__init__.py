@@ -12,6 +12,8 @@
     run_page.py   what one run's page shows
     sweeps.py     what a sweep's page shows
     jobs.py       every launcher's jobs, asked for in the background
+    offline_wandb.py  runs that W&B wrote elsewhere
+    export.py     all of it as files
     live.py       what changed since, as it happens
     actions.py    cancel, retry, stop, delete; and the log of who did
     assets/       the page itself

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import Request
@@ -27,6 +28,7 @@ from headway.dash.entries import Entry
 from headway.dash.guard import COOKIE, FILE_CSP, TOKEN_HEADER, Access, Guard
 from headway.dash.jobs import Jobs
 from headway.dash.live import MAX_WATCHED, Live
+from headway.dash.offline_wandb import OfflineRuns
 from headway.dash.query import Query
 from headway.dash.runs import Runs
 from headway.dash.series import AXES, Axis, Curves, per_step
@@ -67,10 +69,23 @@ class Site:
         self.actions = Actions(self.runs, self.sweeps, self.jobs, read_only=self.read_only)
 
     @classmethod
-    def of(cls, root: Path, *, cache: Path | None, access: Access, host: str, read_only: bool) -> Site:
-        """Returns the site of a runs folder."""
-        runs = Runs(root)
-        return cls(runs, Curves(root, cache), Sweeps(runs), Jobs(root), read_only, host, access)
+    def of(
+        cls,
+        root: Path,
+        *,
+        cache: Path | None,
+        access: Access,
+        host: str,
+        read_only: bool = False,
+        offline: OfflineRuns | None = None,
+    ) -> Site:
+        """Returns the site of a runs folder, with the runs that Weights & Biases wrote elsewhere."""
+        if offline is None:
+            runs = Runs(root)
+            return cls(runs, Curves(root, cache), Sweeps(runs), Jobs(root), read_only, host, access)
+        runs = Runs(root, offline.entries())
+        curves = Curves(root, cache, offline.columns)
+        return cls(runs, curves, Sweeps(runs), Jobs(root), read_only, host, access, offline.source)
 
     # ---- answers, by what was asked ------------------------------------------------------------
 
@@ -246,7 +261,8 @@ def build_app(site: Site) -> Starlette:
         Middleware(Guard, access=site.access),
         Middleware(GZipMiddleware, minimum_size=1000, compresslevel=5),
     ]
-    return Starlette(routes=routes, middleware=middleware)
+    handlers = {HTTPException: _refused, Exception: _broken}
+    return Starlette(routes=routes, middleware=middleware, exception_handlers=handlers)
 
 
 def as_json(value: Any) -> bytes:
@@ -271,6 +287,16 @@ def _ask(request: Request) -> Ask:
 
 def _id(request: Request) -> str:
     return str(request.path_params["id"])
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return _failure(error.status_code, str(error.detail))
+
+
+async def _broken(_: Request, error: Exception) -> Response:
+    """Answers in one line where this server has a bug; the traceback is in its terminal."""
+    return _failure(500, f"a bug of headway's: {type(error).__name__}; the terminal of `headway dash` tells more")
 
 
 def _nothing(request: Request) -> Any:

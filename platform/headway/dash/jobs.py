@@ -19,6 +19,7 @@ from headway.jobs.records import JobRecord, list_records
 from headway.launch.base import ENDED
 
 EVERY_S = 5.0
+WAITS_S = 20.0
 MAX_TASK_LOG_BYTES = 32 << 20
 
 
@@ -39,9 +40,12 @@ class Jobs:
         self._asked: dict[str, float] = {}
         self._read = 0.0
 
-    def answer(self) -> dict[str, Any]:
-        """Returns every job as it was last seen, and asks the launchers again."""
+    def answer(self, *, wait: bool = False) -> dict[str, Any]:
+        """Returns every job as it was last seen, and asks the launchers again; with `wait` first, for a while."""
         records = self._refresh()
+        until = time.monotonic() + WAITS_S
+        while wait and self._busy and time.monotonic() < until:
+            time.sleep(0.05)
         with self._lock:
             known = {key: list(tasks) for key, tasks in self._tasks.items()}
             busy = dict(self._busy)

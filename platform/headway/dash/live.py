@@ -27,6 +27,7 @@ MAX_WATCHED = 50
 _PENDING = 1000
 """Events that wait for a slow viewer before it is let go; it comes back by itself."""
 _MAX_PIECE = 4 << 20
+_RECENT_BYTES = 32 << 10
 _END = b""
 
 
@@ -35,6 +36,9 @@ class _Watch:
     """Something that is watched, and by whom."""
 
     viewers: set[asyncio.Queue[bytes]] = field(default_factory=set)
+    newcomers: set[asyncio.Queue[bytes]] = field(default_factory=set)
+    """Viewers that are first told of the newest rows: what came after they asked for a curve and before they listened
+    would be missing from it else."""
     task: asyncio.Task[None] | None = None
 
 
@@ -85,13 +89,13 @@ class Live:
     def close(self) -> None:
         """Lets every viewer go."""
         for watch in list(self._watches.values()):
-            for queue in watch.viewers:
+            for queue in (*watch.viewers, *watch.newcomers):
                 _put(queue, _END)
 
     def _join(self, entry: Entry | None, queue: asyncio.Queue[bytes]) -> None:
         key = None if entry is None else entry.id
         watch = self._watches.setdefault(key, _Watch())
-        watch.viewers.add(queue)
+        (watch.viewers if entry is None else watch.newcomers).add(queue)
         if watch.task is None:
             watch.task = asyncio.create_task(self._watch_table(watch) if entry is None else self._watch(entry, watch))
 
@@ -101,7 +105,8 @@ class Live:
         if watch is None:
             return
         watch.viewers.discard(queue)
-        if not watch.viewers:
+        watch.newcomers.discard(queue)
+        if not watch.viewers and not watch.newcomers:
             if watch.task is not None:
                 watch.task.cancel()
             del self._watches[key]
@@ -118,6 +123,8 @@ class Live:
         tail = _Tail(self.runs, entry)
         first = await asyncio.to_thread(self.curves.first_time, entry)
         while True:
+            if watch.newcomers:
+                self._welcome(entry, watch, tail, first or 0.0)
             rows = tail.read()
             if rows:
                 first = first if first is not None else _first_time(rows)
@@ -128,6 +135,15 @@ class Live:
                 first = await asyncio.to_thread(self.curves.first_time, entry)
                 _tell(watch, "reset", {"run": entry.id})
             await asyncio.sleep(POLL_S)
+
+    def _welcome(self, entry: Entry, watch: _Watch, tail: _Tail, first: float) -> None:
+        recent = tail.recent()
+        event = _event("rows", {"run": entry.id, "series": _by_name(recent, first)}) if recent else None
+        while watch.newcomers:
+            queue = watch.newcomers.pop()
+            if event is not None:
+                _put(queue, event)
+            watch.viewers.add(queue)
 
 
 class _Tail:
@@ -167,13 +183,17 @@ class _Tail:
             self._position += len(content) if len(content) == _MAX_PIECE else 0
             return []
         self._position += len(whole) + 1
-        rows = []
-        for line in whole.split(b"\n"):
-            with contextlib.suppress(ValueError, RecursionError):
-                row = json.loads(line)
-                if isinstance(row, dict):
-                    rows.append(row)
-        return rows
+        return _parsed(whole)
+
+    def recent(self) -> list[dict[str, Any]]:
+        """Returns the newest rows among those that were there already."""
+        begin = max(0, self._position - _RECENT_BYTES)
+        try:
+            with open_below(self._root, self._folder, "metrics.jsonl") as file:
+                content = os.pread(file.fileno(), self._position - begin, begin)
+        except OSError:
+            return []
+        return _parsed(content if begin == 0 else content.partition(b"\n")[2])
 
     def _stat(self) -> os.stat_result | None:
         try:
@@ -190,6 +210,16 @@ class _Tail:
         except OSError:
             return size
         return begin + content.rfind(b"\n") + 1 if b"\n" in content else (0 if begin == 0 else size)
+
+
+def _parsed(lines: bytes) -> list[dict[str, Any]]:
+    rows = []
+    for line in lines.split(b"\n"):
+        with contextlib.suppress(ValueError, RecursionError):
+            row = json.loads(line)
+            if isinstance(row, dict):
+                rows.append(row)
+    return rows
 
 
 def _by_name(rows: list[dict[str, Any]], first: float) -> dict[str, list[list[Any]]]:
@@ -212,9 +242,13 @@ def _first_time(rows: list[dict[str, Any]]) -> float | None:
 
 
 def _tell(watch: _Watch, name: str, data: dict[str, Any]) -> None:
-    event = f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'), default=str)}\n\n".encode()
+    event = _event(name, data)
     for queue in watch.viewers:
         _put(queue, event)
+
+
+def _event(name: str, data: dict[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, separators=(',', ':'), default=str)}\n\n".encode()
 
 
 def _put(queue: asyncio.Queue[bytes], event: bytes) -> None:

@@ -78,10 +78,11 @@ def read_config(text: str, *, source: str) -> Config:
             raise UserError(f"{source}: is no recipe: it holds no sections") from None
         found = {}
         _flatten(tree, "", found)
-    return _shared(found)
+    return shared_config(found)
 
 
-def _shared(found: dict[str, Any]) -> Config:
+def shared_config(found: dict[str, Any]) -> Config:
+    """Returns dotted values, which share their names with others of the same shape."""
     key = tuple(found)
     names = _shapes.get(key)
     if names is None:

@@ -24,7 +24,7 @@ MAX_MANIFEST_BYTES = 8 << 20
 _MAX_MEDIA = 500
 _LOG = re.compile(r"rank-(\d{1,6})\.log")
 _HEALTH = re.compile(r"health/(.+)/([^/]+)")
-_STEP = re.compile(r"(\d+)")
+_MEDIUM = re.compile(r"(.+)-(\d{1,15})")
 _IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
            ".svg": "image/svg+xml"}  # fmt: skip
 _TABLES = (".csv", ".json")
@@ -47,7 +47,9 @@ def run_page(runs: Runs, curves: Curves, entry: Entry, *, source: dict[str, Any]
     else:
         manifest, status, recipe_yaml = source, {}, ""
     names = curves.names(entry)
-    torn = curves.torn(entry)
+    problem, torn = curves.problem(entry), curves.torn(entry)
+    if problem is not None:
+        problems.append(f"metrics.jsonl: {problem}")
     if torn:
         problems.append(f"metrics.jsonl: {torn} torn {'line' if torn == 1 else 'lines'}")
     columns = [name for name in names if not name.startswith("health/")]
@@ -221,13 +223,14 @@ def _media(root: Path, entry: Entry) -> list[dict[str, Any]]:
 
 
 def _medium(parts: tuple[str, ...]) -> dict[str, Any]:
-    """Returns how a file among the media is shown; a number in its name, or its folder's, is its step."""
-    suffix = os.path.splitext(parts[-1])[1].lower()  # noqa: PTH122 - a name, no path
-    numbers = _STEP.findall("/".join(parts[1:]))
+    """Returns how a file among the media is shown: `<name>-<step>.<suffix>`, or of another name and no step."""
+    stem, suffix = os.path.splitext("/".join(parts[1:]))  # noqa: PTH122 - a name, no path
+    suffix = suffix.lower()
+    match = _MEDIUM.fullmatch(stem)
     kind = "image" if suffix in _IMAGES else "table" if suffix in _TABLES else "text"
     return {
-        "name": "/".join(parts[1:]),
-        "step": int(numbers[-1][:15]) if numbers else None,
+        "name": match[1] if match else "/".join(parts[1:]),
+        "step": int(match[2]) if match else None,
         "kind": kind,
         "path": "/".join(parts),
     }

@@ -45,6 +45,8 @@ class _Open:
     curves: dict[tuple[Any, ...], dict[str, Any]] = field(default_factory=dict)
     """What was answered, by what was asked, since the last row came."""
     at_size: int = -1
+    problem: str | None = None
+    """Why the metrics cannot be read."""
 
     @property
     def columns_size(self) -> int:
@@ -97,6 +99,10 @@ class Curves:
     def torn(self, entry: Entry) -> int:
         """Returns how many lines of a run's metrics cannot be read; one that is being written is no such line."""
         return self._with(entry, lambda one: _columns(one).torn + (entry.has_ended and one.stamp[1] > one.columns_size))
+
+    def problem(self, entry: Entry) -> str | None:
+        """Returns why a run's metrics cannot be read; None where they can, or there are none."""
+        return self._with(entry, lambda one: one.problem)
 
     def num_rows(self, entry: Entry) -> int:
         """Returns how many rows a run has."""
@@ -178,9 +184,11 @@ class Curves:
                 elif info.st_size > one.columns.size:
                     one.columns.extend(metrics)
                 one.stamp = (info.st_ino, info.st_size)
-        except OSError:
+            one.problem = None
+        except OSError as error:
             one.close()
             one.columns = Columns(None)
+            one.problem = None if isinstance(error, FileNotFoundError) else str(error.strerror or error)
 
     def _reopen(self, entry: Entry, one: _Open, *, use_sidecar: bool = True) -> None:
         one.close()

@@ -16,7 +16,9 @@ import uvicorn
 
 from headway.config.errors import UserError
 from headway.dash.app import Site, build_app
+from headway.dash.export import export
 from headway.dash.guard import access_for, is_loopback
+from headway.dash.offline_wandb import OfflineRuns
 
 PORT = 6007
 _TRIES = 20
@@ -68,6 +70,7 @@ def serve(
     read_only: bool,
     open_browser: bool,
     announce: Callable[[Address], None],
+    wandb: Path | None = None,
 ) -> None:
     """Serves a runs folder until it is stopped.
 
@@ -78,16 +81,23 @@ def serve(
         read_only: refuse to change anything.
         open_browser: whether to open it in a browser.
         announce: is told where it is.
+        wandb: a folder of runs that Weights & Biases wrote offline.
 
     Raises:
         UserError: the folder is not there, or the address cannot be bound.
     """
     root = check_folder(root)
+    offline = None if wandb is None else OfflineRuns(wandb)
     listener = _listen(host, port)
     token = secrets.token_urlsafe(32)
     address = Address(host, listener.getsockname()[1], token)
     site = Site.of(
-        root, cache=cache_folder(root), access=access_for(host, token), host=socket.gethostname(), read_only=read_only
+        root,
+        cache=cache_folder(root),
+        access=access_for(host, token),
+        host=socket.gethostname(),
+        read_only=read_only,
+        offline=offline,
     )
     threading.Thread(target=site.runs.refresh, daemon=True, name="first look").start()
     announce(address)
@@ -107,6 +117,23 @@ def serve(
     )
     with listener:
         _Server(config, site).run(sockets=[listener])
+
+
+def write_export(root: Path, folder: Path, *, wandb: Path | None, progress: Callable[[str], None]) -> int:
+    """Writes the dashboard of a runs folder as files; returns how many runs are in it.
+
+    Raises:
+        UserError: a folder is not there, not empty, or cannot be written.
+    """
+    root = check_folder(root)
+    offline = None if wandb is None else OfflineRuns(wandb)
+    access = access_for("127.0.0.1", secrets.token_urlsafe(32))
+    site = Site.of(root, cache=cache_folder(root), access=access, host=socket.gethostname(), offline=offline)
+    try:
+        return export(site, folder, progress=progress)
+    finally:
+        site.sweeps.close()
+        site.curves.close()
 
 
 def check_folder(root: Path) -> Path:
@@ -134,6 +161,8 @@ def _listen(host: str, port: int | None) -> socket.socket:
     Raises:
         UserError: the address is not this machine's, or the port is taken.
     """
+    if port is not None and not 0 <= port < 1 << 16:
+        raise UserError(f"--port: {port} should be less than 65536; leave it out to have a free one")
     wanted = [port] if port is not None else [*range(PORT, PORT + _TRIES), 0]
     problem: OSError | None = None
     for number in wanted:

@@ -73,8 +73,8 @@ class Sweeps:
             raise FileNotFoundError(f"{sweep_id}: no sweep of that name")
         return self._folder(sweep_id)
 
-    def page(self, sweep_id: str) -> dict[str, Any]:
-        """Returns what a sweep's page shows.
+    def page(self, sweep_id: str, *, wait: bool = False) -> dict[str, Any]:
+        """Returns what a sweep's page shows; with `wait` not before it is known what mattered.
 
         Raises:
             FileNotFoundError: there is none of that id.
@@ -91,7 +91,7 @@ class Sweeps:
                 while len(self._pages) > 32:
                     self._pages.popitem(last=False)
         page = {key: value for key, value in known[1].items() if not key.startswith("_")}
-        return {**page, **self._what_mattered(sweep_id, known[1])}
+        return {**page, **self._what_mattered(sweep_id, known[1], wait=wait)}
 
     def _folder(self, name: str) -> SweepFolder:
         _check_plain(self.runs.root, name, _FILES)
@@ -102,7 +102,7 @@ class Sweeps:
         for run in folder.run_folders().values():
             _check_plain(self.runs.root, run.id, _OF_A_TRIAL)
 
-    def _what_mattered(self, sweep_id: str, page: dict[str, Any]) -> dict[str, Any]:
+    def _what_mattered(self, sweep_id: str, page: dict[str, Any], *, wait: bool) -> dict[str, Any]:
         """Returns the importance of the hyperparameters; of many trials it takes seconds, so it may come later."""
         trials: list[Trial] = page["_trials"]
         stamp = [(trial.run_id, trial.status, trial.value) for trial in trials if trial.status != "running"]
@@ -115,7 +115,7 @@ class Sweeps:
                 while len(self._importance) > 32:
                     self._importance.popitem(last=False)
         try:
-            return known[1].result(timeout=ANSWERS_WITHIN_S)
+            return known[1].result(timeout=None if wait else ANSWERS_WITHIN_S)
         except NotYet:
             return {"importance": None, "reason": "is being worked out; look again in some seconds", "pending": True}
 

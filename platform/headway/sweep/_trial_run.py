@@ -113,7 +113,10 @@ class TrialRun:
         Raises:
             UserError: the sample goes against it.
         """
-        changes = {"track.group": self.job.sweep_id, **self.job.fixed, **self.sample}
+        # Of hundreds of trials nobody wants to hear, or look at pictures.
+        quiet = {"track.code": False, "track.media": False, "track.alerts": []}
+        named = {"track.group": self.job.sweep_id, "track.job_type": "trial"}
+        changes = {**named, **quiet, **self.job.fixed, **self.sample}
         return load_recipe(self.job.tree, changes, trust=self.job.trust)
 
     # ---- while it trains -------------------------------------------------------------------------

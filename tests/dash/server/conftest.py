@@ -5,11 +5,10 @@ from __future__ import annotations
 import http.client
 import importlib.util
 import json
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,13 +91,10 @@ class Server:
 
 
 @contextmanager
-def serving(runs: Path, *options: str, **how: Any) -> Iterator[Server]:
-    """Gives a server over a runs folder."""
+def serving(runs: Path, *options: str, prefix: Sequence[str] = ()) -> Iterator[Server]:
+    """Gives a server over a runs folder; `prefix` is a command that starts it."""
     command = [sys.executable, "-m", "headway", "dash", "--runs", str(runs), "--json", "--no-open", *options]
-    environment = {**os.environ, **how.pop("environment", {})}
-    process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, **how
-    )
+    process = subprocess.Popen([*prefix, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()

@@ -1,0 +1,178 @@
+"""Runs that Weights & Biases' SDK wrote offline, here or elsewhere, as rows and curves among the others.
+
+They are read once, when the dashboard starts: a folder of offline runs is an archive. A run that was resumed has
+several files, which are put together in the order of their steps.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from headway.columns import Columns
+from headway.config.errors import UserError
+from headway.dash.entries import Entry, wandb_row
+from headway.dash.recipes import Config, shared_config
+from headway.wandb_file import OfflineRun, read_offline_run
+
+_STILL_WRITTEN_S = 120.0
+_GROUPLESS = "wandb"
+
+
+@dataclass
+class _Found:
+    """A run, from all of its files."""
+
+    parts: list[tuple[Path, OfflineRun]]
+
+    @property
+    def newest(self) -> OfflineRun:
+        """Returns what the last file says."""
+        return self.parts[-1][1]
+
+
+class OfflineRuns:
+    """The runs in a folder of offline runs.
+
+    Args:
+        folder: holds `offline-run-*` folders, at any depth.
+
+    Raises:
+        UserError: there is no such folder, or no run in it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise UserError(f"--wandb: {folder} is no folder; name one that holds offline-run-* folders")
+        self._runs: dict[str, _Found] = {}
+        self.problems: list[str] = []
+        for path in sorted(path for path in folder.rglob("run-*.wandb") if path.is_file() and not path.is_symlink()):
+            try:
+                run = read_offline_run(path)
+            except UserError as error:
+                self.problems.append(str(error))
+                continue
+            run_id = f"wandb-{run.id or path.stem}"
+            self._runs.setdefault(run_id, _Found([])).parts.append((path, run))
+        for found in self._runs.values():
+            found.parts.sort(key=lambda part: part[1].started)
+        if not self._runs and not self.problems:
+            raise UserError(f"--wandb: {folder} holds no run-*.wandb; name a folder of offline runs")
+        self._columns: dict[str, Columns] = {}
+
+    def entries(self) -> list[Entry]:
+        """Returns the runs as rows of the table."""
+        return [_entry(run_id, found) for run_id, found in self._runs.items()]
+
+    def columns(self, entry: Entry) -> Columns | None:
+        """Returns a run's metrics; None where it is none of these."""
+        found = self._runs.get(entry.id)
+        if found is None:
+            return None
+        if entry.id not in self._columns:
+            rows = [row for _, run in found.parts for row in _rows(run)]
+            self._columns[entry.id] = Columns.of(rows)
+            for _, run in found.parts:
+                run.rows, run.system = [], []
+        return self._columns[entry.id]
+
+    def source(self, entry: Entry) -> dict[str, Any] | None:
+        """Returns what a run's page shows in the manifest's place; None where it is none of these."""
+        found = self._runs.get(entry.id)
+        if found is None:
+            return None
+        run = found.newest
+        return {
+            "files": [str(path) for path, _ in found.parts],
+            "name": run.name,
+            "project": run.project,
+            "entity": run.entity,
+            "group": run.group,
+            "job_type": run.job_type,
+            "notes": run.notes,
+            "host": run.host,
+            "exit_code": run.exit_code,
+            "summary": run.summary,
+        }
+
+
+def _entry(run_id: str, found: _Found) -> Entry:
+    run, first = found.newest, found.parts[0][1]
+    rows = [row for _, part in found.parts for row in part.rows]
+    stamps = [row["_timestamp"] for row in rows if isinstance(row.get("_timestamp"), int | float)]
+    started = first.started or (stamps[0] if stamps else None)
+    updated = max(stamps, default=found.parts[-1][0].stat().st_mtime)
+    state, reason = _state(found)
+    config = _config(run.config)
+    final = {_metric(name): value for name, value in run.summary.items() if isinstance(value, int | float)}
+    metric = next((name for name in ("val/loss", "val_loss", "loss", "train/loss") if _metric(name) in final), None)
+    row = wandb_row(
+        run_id,
+        recipe=run.project or None,
+        state=state,
+        reason=reason,
+        strategy=_text(config.get("strategy.kind")),
+        where=run.host or None,
+        step=max((_step(row) for row in rows), default=None),
+        started=started,
+        updated=updated,
+        duration_s=round(updated - started, 3) if started else None,
+        metric=final.get(_metric(metric)) if metric else None,
+        metric_name=_metric(metric) if metric else None,
+        tags=list(run.tags),
+        sweep=run.sweep or None,
+        job=run.group or None,
+    )
+    problems = [f"{path.name}: torn at byte {part.torn_at:,}" for path, part in found.parts if part.torn_at is not None]
+    return Entry(run_id, run_id, row, config, final, {}, tuple(problems), has_ended=True)
+
+
+def _state(found: _Found) -> tuple[str, str | None]:
+    run, path = found.newest, found.parts[-1][0]
+    if run.exit_code is not None:
+        return ("done", None) if run.exit_code == 0 else ("failed", f"exit code {run.exit_code}")
+    if time.time() - path.stat().st_mtime < _STILL_WRITTEN_S:
+        return "running", None
+    return "died", "its file ends without the run's end"
+
+
+def _config(nested: dict[str, Any]) -> Config:
+    found: dict[str, Any] = {}
+    waiting: list[tuple[str, Any]] = [("", nested)]
+    while waiting:
+        prefix, tree = waiting.pop(0)
+        for key, value in tree.items():
+            name = f"{prefix}{key}"
+            if isinstance(value, dict) and value:
+                waiting.append((f"{name}.", value))
+            else:
+                found[name] = value
+    return shared_config(found)
+
+
+def _rows(run: OfflineRun) -> Iterable[dict[str, Any]]:
+    """Yields rows of metrics as headway has them: step, time, and names with a slash."""
+    for row in run.rows:
+        named = {_metric(name): value for name, value in row.items() if not name.startswith("_")}
+        yield {"step": _step(row), "time": row.get("_timestamp"), **named}
+
+
+def _step(row: dict[str, Any]) -> int:
+    """Returns a row's step: the writer's own where it logs one, else W&B's count of rows."""
+    for name in ("trainer/global_step", "global_step", "step", "_step"):
+        value = row.get(name)
+        if isinstance(value, int | float):
+            return int(value)
+    return 0
+
+
+def _metric(name: str) -> str:
+    """Returns a metric's name, with a slash: what has none is put under `wandb/`."""
+    return name if "/" in name else f"{_GROUPLESS}/{name}"
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

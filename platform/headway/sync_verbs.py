@@ -1,0 +1,106 @@
+"""`headway sync`: uploads to W&B what it lacks of runs. Imports no torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import App, Parameter
+
+from headway.config.errors import EXIT_DONE, EXIT_TRAINING_FAILED, UserError
+from headway.run import RunFolder, find_run, list_runs
+from headway.terminal import print_json, print_table, tell
+from headway.verbs import Json, Runs
+
+if TYPE_CHECKING:
+    from headway.track.sync import Outcome
+    from headway.track.wandb_server import WandbServer
+
+_WATCH_EVERY_S = 20.0
+
+
+def add_sync(app: App) -> None:
+    """Gives a command line the verb of this file."""
+    app.command(sync)
+
+
+def sync(
+    *names: str,
+    every_run: Annotated[bool, Parameter(name="--all", negative="")] = False,
+    watch: Annotated[bool, Parameter(negative="")] = False,
+    runs: Runs = Path("runs"),
+    json: Json = False,
+) -> int:
+    """Upload what W&B's server lacks of runs. It may be repeated, interrupted, and done from a copy of the folder.
+
+    A resumed run goes up as one. Exit code 3: some did not go up.
+
+    Parameters
+    ----------
+    names
+        Ids or paths of runs, or of sweeps: all their trials.
+    every_run
+        Every run in the folder.
+    watch
+        Go on until Ctrl-C: runs go up as they end.
+    """
+    from headway.track.wandb_server import known_server
+
+    if not names and not every_run:
+        raise UserError("sync needs a RUN or SWEEP, or --all for every run in --runs")
+    if names and every_run:
+        raise UserError("--all: is every run; leave the names out, or --all")
+    list(_chosen(names, runs))
+    server = known_server()
+    outcomes = _pass(names, runs, server, quiet=json)
+    while watch:
+        time.sleep(_WATCH_EVERY_S)
+        _pass(names, runs, server, quiet=True)
+    if json:
+        print_json({"runs": [outcome.as_dict() for outcome in outcomes]})
+    else:
+        _print(outcomes)
+    return EXIT_TRAINING_FAILED if any(outcome.state in ("failed", "running") for outcome in outcomes) else EXIT_DONE
+
+
+def _pass(names: tuple[str, ...], runs: Path, server: WandbServer, *, quiet: bool) -> list[Outcome]:
+    """Uploads once, and says what became of each run that had something to upload."""
+    from headway.track.sync import sync_runs
+
+    def say(outcome: Outcome) -> None:
+        if outcome.state == "failed" or (outcome.state == "uploaded" and not quiet):
+            tell(f"headway: {outcome.run}: {_told(outcome)}")
+
+    return sync_runs(list(_chosen(names, runs)), server, say=say)
+
+
+def _chosen(names: tuple[str, ...], runs: Path) -> Iterator[RunFolder]:
+    """Yields the runs that were named; all without a name.
+
+    Raises:
+        UserError: there is no run or sweep of a name.
+    """
+    if not names:
+        yield from sorted(list_runs(runs), key=lambda run: run.id)
+    for name in names:
+        from headway.sweep.folder import find_sweep, is_sweep
+
+        if is_sweep(Path(name)) or is_sweep(runs / name):
+            yield from find_sweep(runs, name).run_folders().values()
+        else:
+            yield find_run(runs, name)
+
+
+def _told(outcome: Outcome) -> str:
+    note = f" ({outcome.why})" if outcome.why and outcome.state == "uploaded" else ""
+    return f"{outcome.rows:,} rows uploaded{note}" if outcome.state == "uploaded" else outcome.why
+
+
+def _print(outcomes: list[Outcome]) -> None:
+    counts = {state: sum(outcome.state == state for outcome in outcomes) for state in _STATES}
+    print_table(["runs", "state"], [[str(count), state] for state, count in counts.items() if count])
+
+
+_STATES = ("uploaded", "up to date", "running", "failed")
