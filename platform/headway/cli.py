@@ -238,14 +238,14 @@ def list_all_runs(*, runs: Runs = Path("runs"), json: Json = False) -> int:
 
 @app.command
 def doctor() -> int:
-    """Say what works on this machine, what does not, and what to do about it."""
-    from headway.doctor import diagnose
+    """Say what works on this machine, what does not, and what to do about it; exit code 2 where nothing can train."""
+    from headway.doctor import diagnose, is_fit
 
     checks = diagnose()
     print_table(
         ["", "part", "found", "what to do"], [[check.mark, check.part, check.found, check.remedy] for check in checks]
     )
-    return EXIT_DONE
+    return EXIT_DONE if is_fit(checks) else EXIT_USER_ERROR
 
 
 @app.command

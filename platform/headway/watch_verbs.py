@@ -49,9 +49,9 @@ def top(
 
 def plot(
     *names: Annotated[str, Parameter(name="RUN")],
-    metric: Annotated[tuple[str, ...], Parameter(help="Metric to draw; more than one get panels of their own.")] = (
-        "val/loss",
-    ),
+    metric: Annotated[
+        tuple[str, ...], Parameter(negative="", help="Metric to draw; more than one get panels of their own.")
+    ] = ("val/loss",),
     out: Annotated[Path, Parameter(name=["--out", "-o"], help="The file: .png, .svg or .pdf.")],
     x: Literal["step", "time", "samples", "tokens"] = "step",
     log: str = "",
@@ -59,7 +59,7 @@ def plot(
     group_by: str | None = None,
     band: Literal["spread", "range", "none"] = "spread",
     together: Annotated[bool, Parameter(negative="")] = False,
-    label: tuple[str, ...] = (),
+    label: Annotated[tuple[str, ...], Parameter(negative="")] = (),
     title: str = "",
     size: str | None = None,
     runs: Runs = Path("runs"),

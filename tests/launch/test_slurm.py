@@ -30,7 +30,9 @@ LONG = ("trainer.max_steps=100000", "trainer.validate_every=20", "trainer.steps_
 def runs(tmp_path: Path, slurm):
     folder = tmp_path / "runs"
     yield folder
-    slurm("scancel", "--user=root")
+    # What is left need not save: a run that has only just started would take its time to.
+    slurm("scancel", "--quiet", "--signal=KILL", "--full", "--state=running", "--user=root")
+    slurm("scancel", "--quiet", "--user=root")
     slurm.wait_for(lambda: not slurm("squeue", "-h").strip(), "an empty queue")
 
 
