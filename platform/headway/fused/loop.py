@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import nn
 
 from headway.config.contracts import Hooks
@@ -46,11 +45,9 @@ class RowTrainer:
         self._call("on_fit_end", objective)
 
     def _validate(self, objective: Objective) -> None:
-        objective.eval()
-        with torch.no_grad():
-            objective.validation_metrics = objective.evaluate(objective.validation_feed, "val")
+        # With those of other rows, in a net of their own that does not train.
+        objective.validation_metrics = objective.evaluate(objective.validation_feed, "val")
         self._call("on_validation_end", objective)
-        objective.train()
 
     def _call(self, hook: str, objective: Objective, *arguments: Any) -> None:
         for listener in self.hooks:

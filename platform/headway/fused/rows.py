@@ -112,7 +112,7 @@ class Row:
         self.objective, self.wanted, self._made = objective, chunk.num_steps, []
         if not self._wait():
             raise Stopped(f"stopped at step {objective.step}", signal_number=signal.SIGTERM)
-        report.num_samples = sum(objective.train_feed.num_rows(step) for step in range(chunk.first, objective.step))
+        report.num_samples = objective.train_feed.num_samples(chunk.first, objective.step)
         return self._made
 
     def sum_split(self, objective: Objective, feed: Feed) -> Sums:

@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from headway.config.contracts import Batch
 from headway.fused.draws import StackDraws
+from headway.fused.loop import RowState
 from headway.fused.optimizers import build_optimizer
 from headway.fused.template import build_template
 from headway.nn.batch_norm import BatchNorm
@@ -62,7 +63,7 @@ class Stack:
         optimizers: of the rows, which have made steps or not.
     """
 
-    def __init__(self, objectives: Sequence[Objective], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    def __init__(self, objectives: Sequence[Objective], optimizers: Sequence[torch.optim.Optimizer | RowState]) -> None:
         self.objectives, self.optimizers = list(objectives), list(optimizers)
         first = self.objectives[0]
         # Those that decay come first, as in the optimizer's groups.
@@ -93,7 +94,7 @@ class Stack:
             self.weights_KP[:, place.start : place.stop].view(-1, *place.shape).detach().requires_grad_()
             for place in self.places
         ]
-        self._gradients = [
+        self.gradients = [
             self._gradient_KP[:, place.start : place.stop].view(-1, *place.shape) for place in self.places
         ]
         self._row_K = torch.arange(len(self.objectives), device=self.device)
@@ -186,7 +187,7 @@ class Stack:
         """Makes steps of every row and returns their sums, by row and step."""
         recorded: list[dict[str, Tensor]] = []
         counts: list[list[float]] = []
-        self._optim.prepare(num_steps)
+        self.prepare(num_steps)
         for ahead in range(num_steps):
             sums, count_K = self._step(ahead)
             recorded.append(sums)
@@ -194,8 +195,9 @@ class Stack:
         for objective in self.objectives:
             objective.step += num_steps
         for objective, views in zip(self.objectives, self._views, strict=True):
+            extra = self._optim.extra_state(objective.step)
             for _, state, _, own in views:
-                state.update(own, **self._optim.extra_state(objective.step))
+                state.update(own, **extra)
         names = list(recorded[0])
         table_SMK = torch.stack([torch.stack([sums[name] for name in names]) for sums in recorded]).tolist()
         return [
@@ -235,17 +237,29 @@ class Stack:
         scale_K = torch.tensor([1.0 / max(count, 1.0) for count in count_K], dtype=losses_K.dtype, device=self.device)
         # The sum over rows: each row's gradient is its own, as if it were alone.
         gradients = torch.autograd.grad((losses_K * scale_K).sum(), leaves)
-        for own, gradient in zip(self._gradients, gradients, strict=True):
+        for own, gradient in zip(self.gradients, gradients, strict=True):
             own.copy_(gradient)
-        gradient_KP = self._gradient_KP
         recorded = {"loss": losses_K.detach(), **{name: value.detach() for name, value in sums.items()}}
-        with torch.no_grad():
-            self._add_penalty(gradient_KP)
-            norm_K = self._clip(gradient_KP)
-            if norm_K is not None:
-                recorded["grad_norm"] = norm_K
-            self._optim.update(ahead, self.weights_KP, gradient_KP, self.state)
+        norm_K = self.update(ahead)
+        if norm_K is not None:
+            recorded["grad_norm"] = norm_K
         return {name: value.to(torch.float64) for name, value in recorded.items()}, count_K
+
+    def prepare(self, num_steps: int) -> None:
+        """Gets ready for the updates of the next steps."""
+        self._optim.prepare(num_steps)
+
+    @torch.no_grad()
+    def update(self, ahead: int) -> Tensor | None:
+        """Moves the weights by the `gradients`; returns these's norms (K,) where they were clipped by norm.
+
+        Args:
+            ahead: place of the step among those that were prepared.
+        """
+        self._add_penalty(self._gradient_KP)
+        norm_K = self._clip(self._gradient_KP)
+        self._optim.update(ahead, self.weights_KP, self._gradient_KP, self.state)
+        return norm_K
 
     def _add_penalty(self, gradient_KP: Tensor) -> None:
         """Adds what each row's `regularize.penalty` makes of its weights."""
