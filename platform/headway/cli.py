@@ -19,9 +19,9 @@ from headway import __version__
 from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayError, UserError
 from headway.jobs_verbs import jobs_app, submit_app
 from headway.sweep_verbs import sweeps_app
-from headway.sync_verbs import add_sync
 from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs, Trust, add_verbs
+from headway.wandb_verbs import add_wandb_verbs
 
 app = App(
     name="headway",
@@ -34,7 +34,7 @@ app.command(sweeps_app)
 app.command(submit_app)
 app.command(jobs_app)
 add_verbs(app)
-add_sync(app)
+add_wandb_verbs(app)
 app.register_install_completion_command()
 
 Overrides = Annotated[tuple[str, ...], Parameter(help="Changes to the recipe: optim.lr=3e-4 trainer.devices=2.")]
