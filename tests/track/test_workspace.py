@@ -13,8 +13,14 @@ from fake_wandb import FakeWandb
 from headway.cli import run as headway
 from headway.recipe import load_recipe
 
+# wandb-workspaces 0.4 declares its models as pydantic 1 wanted it.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning:pydantic", "ignore::DeprecationWarning:wandb_workspaces"
+)
+
 SWEEP = {
-    "space": {"optim.lr": {"log": [1e-4, 1e-1]}, "init.gain": [0.5, 1.0]},
+    "space": {"optim.lr": {"loguniform": [1e-4, 1e-1]}, "init.gain": {"choice": [0.5, 1.0]}},
+    "trials": 4,
     "metric": "val/accuracy",
     "mode": "max",
 }
