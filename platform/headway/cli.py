@@ -20,9 +20,9 @@ from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayE
 from headway.dash_verbs import add_dash
 from headway.jobs_verbs import jobs_app, submit_app
 from headway.sweep_verbs import sweeps_app
-from headway.sync_verbs import add_sync
 from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs, Trust, add_verbs
+from headway.wandb_verbs import add_wandb_verbs
 from headway.watch_verbs import add_watch_verbs
 
 app = App(
@@ -38,7 +38,7 @@ app.command(jobs_app)
 add_dash(app)
 add_verbs(app)
 add_watch_verbs(app)
-add_sync(app)
+add_wandb_verbs(app)
 app.register_install_completion_command()
 
 Overrides = Annotated[tuple[str, ...], Parameter(help="Changes to the recipe: optim.lr=3e-4 trainer.devices=2.")]
