@@ -151,3 +151,22 @@ def test_a_clock_tells_parts_and_starts_anew() -> None:
     assert steps == 3
     assert list(seconds) == ["forward", "backward", "checkpoint"]
     assert clock.take() == (0, {})
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
+def test_a_clock_reads_what_a_gpu_has_left_of_the_last_step() -> None:
+    clock, gpu = Clock(), torch.device("cuda")
+    square = torch.rand(1024, 1024, device=gpu)
+    for place in range(3):
+        clock.start(gpu, last=place == 2)
+        square = square @ square
+        clock.lap("forward")
+        square = square.softmax(0)
+        clock.lap("backward")
+    torch.cuda.synchronize()
+    clock.stop()
+    steps, seconds = clock.take()
+    assert steps == 1
+    assert list(seconds) == ["forward", "backward"]
+    assert all(value > 0 for value in seconds.values())

@@ -210,3 +210,15 @@ def test_a_million_float32_numbers_are_summed_to_nine_digits() -> None:
     assert squares == pytest.approx(value.double().square().sum().item(), rel=1e-12)
     assert norms({"w": value})["w"].item() == pytest.approx(math.sqrt(squares), rel=1e-9)
     assert norms({"empty": value[:0]})["empty"].item() == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU is here")
+@pytest.mark.parametrize("precision", ["fp32", "fp16-mixed"])
+def test_a_gpu_has_the_health_of_a_cpu(tmp_path: Path, precision: str) -> None:
+    runs = []
+    for device, number_format in (("cpu", "fp32"), ("cuda", precision)):
+        trainer = {**TRAINER, "max_steps": 1, "accelerator": device, "precision": number_format, "devices": 1}
+        runs.append(fit(tree("mlp", trainer=trainer), runs=tmp_path, progress=False).run_dir)
+    (cpu,), (gpu,) = (rows_of(run) for run in runs)
+    assert health_of(gpu) == pytest.approx(health_of(cpu), rel=1e-4 if precision == "fp32" else 3e-2, abs=1e-3)
