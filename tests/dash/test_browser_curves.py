@@ -81,6 +81,10 @@ def test_zoom_asks_for_finer_points_and_a_double_click_shows_all_again(look, ser
     page.dblclick(LOSS + " .chart")
     page.wait_for_function("() => !location.hash.includes('range')")
     assert page.is_disabled("#whole-range")
+    page.fill("input[aria-label=From]", "100")
+    page.fill("input[aria-label=To]", "200")
+    page.keyboard.press("Tab")
+    page.wait_for_function("() => location.hash.includes('range=100..200')")
 
 
 def test_a_band_shows_what_a_point_stands_for(look, served) -> None:

@@ -47,6 +47,22 @@ def test_the_time_of_a_step_is_stacked_by_what_takes_it(look, served) -> None:
     assert {"samples a second", "tokens a second", "mfu"} <= set(names)
 
 
+def test_validation_and_checkpoints_are_spread_over_the_steps_between(look, served) -> None:
+    page = look(served.url + "#/jobs")
+    parts = page.evaluate(
+        """() => {
+            const series = (x, y) => ({ x, y, min: null, rows: x.length });
+            const times = [
+                { part: "data", series: series([10, 20, 30], [1, 1, 1]) },
+                { part: "checkpoint", series: series([20, 30], [5, 2]) },
+            ];
+            const found = Headway.throughput.partsOfStep(times, series([10, 20, 30], [3, 3, 4]));
+            return Object.fromEntries(found.map((one) => [one.part, one.series.y]));
+        }"""
+    )
+    assert parts == {"data": [1, 1, 1], "everything else": [2, 2, 3], "checkpoint": [0, 0.5, 0.2]}
+
+
 def test_the_log_of_each_rank_can_be_read(look, served) -> None:
     page = tab(look, served, "logs")
     page.wait_for_function("() => document.querySelector('.log').textContent.length > 0")

@@ -90,7 +90,7 @@ def test_any_setting_and_metric_can_be_a_column(look, served) -> None:
     page.check("dialog label:text-is('optim.lr')")
     page.keyboard.press("Escape")
     settled(page, "() => document.querySelector('th[data-column=\"optim.lr\"]')")
-    settled(page, "() => document.querySelector('tbody tr td:last-child').textContent.length > 2")
+    settled(page, "() => document.querySelector('tbody tr td:last-child')?.textContent.length > 2")
     assert "columns=" in page.url
     assert all(re.fullmatch(r"[\d.e-]+", value) for value in column(page, "optim.lr"))
 

@@ -50,13 +50,35 @@
     } });
     const only = h("input", { type: "search", value: view.only, placeholder: "metric", "aria-label": "Show metrics that contain",
       oninput: debounce(() => act.only(only.value), 150) });
+    const ends = rangeFields(view, act.zoom);
     const whole = h("button.quiet", { type: "button", id: "whole-range", onclick: () => act.zoom(null), disabled: !view.range }, "Whole range");
     const element = h("div.toolbar", null,
       choice("Horizontal axis", [["step", "Step"], ["time", "Time"], ["tokens", "Tokens"]], view.x, act.axis),
       check("Log scale", view.log, (log) => act.set({ log })),
       h("label.field", null, h("span", null, "Smoothing"), slider, amount),
-      check("Band", view.band, (band) => act.set({ band })), only, whole);
-    return { element, whole };
+      check("Band", view.band, (band) => act.set({ band })), only, ends.element, whole);
+    const show = () => {
+      whole.disabled = !view.range;
+      ends.show(view.range);
+    };
+    show();
+    return { element, show };
+  }
+
+  /** The range in figures: for those who do not drag, and for exact ends. */
+  function rangeFields(view, zoom) {
+    const field = (label) => h("input", { type: "number", step: "any", placeholder: label.toLowerCase(), "aria-label": label, onchange: take });
+    const [from, to] = [field("From"), field("To")];
+    function take() {
+      const range = [Number(from.value), Number(to.value)];
+      if (from.value !== "" && to.value !== "" && range[0] < range[1]) zoom(range);
+      else if (from.value === "" && to.value === "") zoom(null);
+    }
+    const show = (range) => {
+      from.value = range ? Number(range[0].toPrecision(6)) : "";
+      to.value = range ? Number(range[1].toPrecision(6)) : "";
+    };
+    return { element: h("span.range", null, from, "–", to), show };
   }
 
   /**
@@ -103,7 +125,7 @@
     }
 
     function zoomed() {
-      bar.whole.disabled = !view.range;
+      bar.show();
       writeView(view);
       curves.forEach((curve) => curve.draw());
       reload();

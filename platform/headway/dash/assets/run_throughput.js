@@ -3,7 +3,9 @@
 (function (Headway) {
   const { h, fill } = Headway.dom;
   const { bytes, duration, number, short } = Headway.format;
-  const PARTS = ["data", "forward", "backward", "update", "optimizer", "communication", "checkpoint", "validation"];
+  const PARTS = ["data", "forward", "backward", "communication", "update"];
+  // Rows of these are seconds since the row before, not seconds of one step.
+  const NOW_AND_THEN = ["validation", "checkpoint"];
 
   /** Returns [part, metric] of the times that add up to a step, in the order in which a step does them. */
   function timesOf(metrics) {
@@ -27,14 +29,35 @@
       h("div", null, h("dt", null, name.replace("perf/", "").replace(/_/g, " ").replace(" per s", " a second")), h("dd", null, shownAs(name)(last(series))))));
   }
 
-  /** The rest of a step that no part accounts for. */
-  function withRest(times, step) {
-    if (!step) return times;
-    const rest = step.y.map((whole, at) => {
-      const known = times.reduce((sum, { series }) => sum + (series.x[at] === step.x[at] ? series.y[at] || 0 : 0), 0);
-      return whole === null ? null : Math.max(0, whole - known);
+  /** Returns values at the steps of `step`; nothing where there is no row. */
+  function aligned(series, step) {
+    const found = new Map(series.x.map((x, at) => [x, series.y[at]]));
+    return step.x.map((x) => found.get(x) ?? 0);
+  }
+
+  /** Returns seconds a step of what happens now and then: each row's seconds over the steps since the row before. */
+  function spread(series, step) {
+    const many = series.min ? series.rows / series.x.length : 1; // of a long run each point stands for so many rows
+    const seconds = step.x.map(() => 0);
+    series.x.forEach((x, at) => {
+      const place = step.x.findIndex((end) => end >= x);
+      seconds[place < 0 ? step.x.length - 1 : place] += (series.y[at] || 0) * many;
     });
-    return [...times, { part: times.length ? "everything else" : "step", series: { x: step.x, y: rest } }];
+    return seconds.map((sum, at) => sum / Math.max(1, step.x[at] - (at ? step.x[at - 1] : 0)));
+  }
+
+  /**
+   * Returns [{part, series}] at the same steps, with what of a step no part accounts for.
+   * @param {Array} times [{part, series}] as recorded.
+   * @param {Object} step the series of the time of a whole step.
+   */
+  function partsOfStep(times, step) {
+    if (!step || !step.x.length) return [];
+    const ofStep = times.filter(({ part }) => !NOW_AND_THEN.includes(part)).map(({ part, series }) => ({ part, y: aligned(series, step) }));
+    const rest = step.y.map((whole, at) => Math.max(0, (whole || 0) - ofStep.reduce((sum, one) => sum + one.y[at], 0)));
+    const others = times.filter(({ part }) => NOW_AND_THEN.includes(part)).map(({ part, series }) => ({ part, y: spread(series, step) }));
+    const all = [...ofStep, { part: ofStep.length ? "everything else" : "step", y: rest }, ...others];
+    return all.map(({ part, y }) => ({ part, series: { x: step.x, y } }));
   }
 
   function stacked(times) {
@@ -78,7 +101,7 @@
     const head = h("div");
     let times = [];
     const chart = Headway.charts.card(page, {
-      title: "Time of a step", height: 260, draw: () => stacked(times), describe: () => describeTimes(times), tabulate: () => tabulateTimes(times),
+      title: "Time of a step", height: 260, tools: h("span.note", null, "validation and checkpoints are spread over the steps between"), draw: () => stacked(times), describe: () => describeTimes(times), tabulate: () => tabulateTimes(times),
     });
     chart.element.dataset.chart = "step-time";
     const plain = names.filter((name) => !timesOf(names).some(([, other]) => other === name));
@@ -90,7 +113,7 @@
       const held = await Promise.all(names.map(async (name) => ({ name, series: await Headway.series.get(run.id, name, { x: "step", from: "", to: "" }, page.signal) })));
       const of = (name) => held.find((one) => one.name === name)?.series;
       const known = timesOf(names).map(([part, name]) => ({ part, series: of(name) })).filter((one) => one.series && one.series.x.length);
-      times = withRest(known, of("perf/step_time_s"));
+      times = partsOfStep(known, of("perf/step_time_s"));
       fill(head, figures(held));
       chart.update(true);
     }
@@ -103,5 +126,6 @@
     };
   }
 
+  Headway.throughput = { partsOfStep };
   Headway.runTabs = { ...Headway.runTabs, throughput };
 })((window.Headway = window.Headway || {}));
