@@ -112,7 +112,11 @@ def test_the_time_limit_requeues_once_and_ends_with_the_very_same_weights(
     # Slurm counts limits in minutes and may warn half a minute early: warned after 0 to 30 of 60 seconds.
     steps = ("trainer.max_steps=20000", "trainer.validate_every=1000", "trainer.steps_per_call=10")
     submit(*steps, "--on", profile(time_limit="1m", grace_s=25), "--name", "limited")
-    slurm.wait_for(lambda: RunFolder(runs / "limited").status().get("step", 0) > 0, "a step", 120)
+    (record,) = list_records(runs)
+    job = str(record.native_id())
+    slurm.wait_for(lambda: "Restarts=1 " in slurm("scontrol", "show", "job", job), "a requeue", 180)
+    # Once shows it; on a busy machine, a minute at a time, it would go on for very long.
+    slurm("scontrol", "update", f"jobid={job}", "timelimit=30")
     waited = command("jobs", "wait", "limited", "--runs", runs, timeout=400)
     assert waited.returncode == 0, waited.stderr
     (task,) = board.look(list_records(runs))
