@@ -139,7 +139,7 @@ def test_the_time_limit_requeues_once_and_ends_with_the_very_same_weights(
 def test_a_preempted_job_saves_comes_back_and_goes_on(slurm, submit, profile, runs, command) -> None:
     submit(*LONG, "--on", profile(nodes=2, ranks_per_node=1), "strategy=ddp", "--name", "low")
     slurm.wait_for(lambda: checkpoint(runs, "low") >= 20, "a checkpoint", 120)
-    slurm("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "sleep 5")
+    slurm("sbatch", "--output=/dev/null", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "sleep 5")
     slurm.wait_for(lambda: state(runs, "low") in ("requeued", "preempted", "pending"), "preempted", 120)
     reached = RunFolder(runs / "low").status()["checkpoint"]
     slurm.wait_for(lambda: RunFolder(runs / "low").status().get("step", 0) > reached, "to go on", 120)
@@ -286,7 +286,7 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_lost(slurm, submit, profi
 
 
 def test_a_waiting_job_says_why(slurm, submit, profile, runs) -> None:
-    slurm("sbatch", "--nodes=2", "--exclusive", "--wrap", "sleep 60")
+    slurm("sbatch", "--output=/dev/null", "--nodes=2", "--exclusive", "--wrap", "sleep 60")
     submit("--on", profile(), "--name", "waits")
     slurm.wait_for(lambda: board.look(list_records(runs))[0].status.reason != "", "a reason")
     (task,) = board.look(list_records(runs))
