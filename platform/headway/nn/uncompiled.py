@@ -1,7 +1,7 @@
 """Functions that a compiler leaves out of its graphs.
 
 `torch.compiler.disable` says so at once, and imports the compiler with it: a second and 70 MB for every process that
-compiles nothing, such as a sweep's. Here it is said when something may be compiled (`leave_out`).
+compiles nothing, such as a sweep's. Here it is said once something is compiled, or may be (`leave_out`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MARKED: list[Callable[[], None]] = []
 
 
 def uncompiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """Returns a function that a compiler calls and does not look into, once `leave_out` has been called."""
+    """Returns a function that a compiler calls and does not look into."""
     current = function
 
     def disable() -> None:
@@ -29,6 +29,8 @@ def uncompiled(function: Callable[Arguments, Result]) -> Callable[Arguments, Res
 
     @wraps(function)
     def call(*arguments: Arguments.args, **keywords: Arguments.kwargs) -> Result:
+        if torch.compiler.is_compiling():
+            leave_out()
         return current(*arguments, **keywords)
 
     if "torch._dynamo" in sys.modules:
