@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -79,6 +81,30 @@ def recipe_file(tmp_path: Path, tiny_mlp: dict[str, Any]) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(yaml.safe_dump(tiny_mlp))
     return path
+
+
+@pytest.fixture(scope="session")
+def on_two_ranks() -> Callable[..., None]:
+    """Returns a function that trains `{name: recipe}` on two ranks into a folder, and calls another one meanwhile."""
+
+    def run(folder: Path, cases: dict[str, Any], meanwhile: Callable[[], object] = lambda: None) -> None:
+        file = folder / "cases.json"
+        file.write_text(json.dumps(list(cases.items())))
+        worker = [sys.executable, str(Path(__file__).with_name("two_ranks.py")), str(folder), str(file)]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = str(free.getsockname()[1])
+        place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
+        ranks = [
+            subprocess.Popen(worker, env={**os.environ, **place, "RANK": rank}, stderr=subprocess.PIPE, text=True)
+            for rank in ("0", "1")
+        ]
+        meanwhile()
+        for rank in ranks:
+            _, errors = rank.communicate(timeout=300)
+            assert rank.returncode == 0, errors[-3000:]
+
+    return run
 
 
 @pytest.fixture(autouse=True)

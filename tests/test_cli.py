@@ -51,6 +51,17 @@ def test_doctor_names_every_part_and_what_to_do(capsys) -> None:
         assert "headway trains on the CPU" in out
 
 
+def test_doctor_fails_where_nothing_can_train_and_not_for_what_is_only_wanted(monkeypatch, capsys) -> None:
+    from headway import doctor
+
+    slurm, torch = doctor.Check("Slurm", "broken", "sinfo fails"), doctor.Check("torch", "broken", "no module")
+    monkeypatch.setattr(doctor, "diagnose", lambda: [slurm])
+    assert run(["doctor"]) == 0
+    monkeypatch.setattr(doctor, "diagnose", lambda: [slurm, torch])
+    assert run(["doctor"]) == 2
+    assert "no module" in capsys.readouterr().out
+
+
 def test_data_lists_what_is_here(capsys, monkeypatch, tmp_path) -> None:
     monkeypatch.setenv("HEADWAY_DATA", str(tmp_path))
     assert run(["data", "--json"]) == 0

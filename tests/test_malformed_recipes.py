@@ -25,7 +25,7 @@ MLP = {
                 "steps_per_call": 2, "threads": 1, "timeout_s": 60},
     "strategy": {"kind": "single"},
     "track": {"wandb": "disabled", "project": "p", "entity": "e", "group": "g", "tags": ["t"], "notes": "n",
-              "every": 1, "wandb_every": 10},
+              "every": 1, "wandb_every": 10, "health_every": 5},
     "sweep": {"metric": "val/loss", "mode": "min", "trials": 2, "searcher": "random", "seed": 3, "max_concurrent": 1,
               "gpus_per_trial": 0.5, "retries": 1, "scheduler": {"kind": "asha", "grace_steps": 2, "reduction": 3},
               "space": {"optim.lr": {"loguniform": [0.001, 0.1]}}},

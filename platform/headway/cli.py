@@ -20,9 +20,10 @@ from headway.config.errors import EXIT_BUG, EXIT_DONE, EXIT_USER_ERROR, HeadwayE
 from headway.dash_verbs import add_dash
 from headway.jobs_verbs import jobs_app, submit_app
 from headway.sweep_verbs import sweeps_app
-from headway.sync_verbs import add_sync
 from headway.terminal import print_json, print_table, tell
 from headway.verbs import Json, Runs, Trust, add_verbs
+from headway.wandb_verbs import add_wandb_verbs
+from headway.watch_verbs import add_watch_verbs
 
 app = App(
     name="headway",
@@ -36,7 +37,8 @@ app.command(submit_app)
 app.command(jobs_app)
 add_dash(app)
 add_verbs(app)
-add_sync(app)
+add_watch_verbs(app)
+add_wandb_verbs(app)
 app.register_install_completion_command()
 
 Overrides = Annotated[tuple[str, ...], Parameter(help="Changes to the recipe: optim.lr=3e-4 trainer.devices=2.")]
@@ -236,14 +238,14 @@ def list_all_runs(*, runs: Runs = Path("runs"), json: Json = False) -> int:
 
 @app.command
 def doctor() -> int:
-    """Say what works on this machine, what does not, and what to do about it."""
-    from headway.doctor import diagnose
+    """Say what works on this machine, what does not, and what to do about it; exit code 2 where nothing can train."""
+    from headway.doctor import diagnose, is_fit
 
     checks = diagnose()
     print_table(
         ["", "part", "found", "what to do"], [[check.mark, check.part, check.found, check.remedy] for check in checks]
     )
-    return EXIT_DONE
+    return EXIT_DONE if is_fit(checks) else EXIT_USER_ERROR
 
 
 @app.command

@@ -11,9 +11,12 @@ import os
 import platform as machine
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Literal
+
+_NEEDED = ("Python", "torch", "ranks", "NCCL", "gloo", "Lightning")
+"""Parts without which nothing trains; the others are for those who want them."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,11 @@ def diagnose() -> list[Check]:
             # A doctor that dies of what it looks for helps nobody: the failure is the finding.
             checks.append(Check(part, "broken", f"{type(error).__name__}: {error}".splitlines()[0], "reinstall it"))
     return checks
+
+
+def is_fit(checks: Iterable[Check]) -> bool:
+    """Returns whether a run can train here, whatever else is missing or broken."""
+    return all(check.state == "ok" for check in checks if check.part in _NEEDED)
 
 
 def _python() -> Check:

@@ -90,6 +90,14 @@ class Feed:
         """Returns the samples of one global batch, counted over all epochs."""
         return min(self.batch_size, len(self.split) - position % self.batches_per_epoch * self.batch_size)
 
+    def num_samples(self, first: int, last: int) -> int:
+        """Returns the samples of the global batches [first, last), counted over all epochs."""
+        return self._samples_before(last) - self._samples_before(first)
+
+    def _samples_before(self, position: int) -> int:
+        epochs, batches = divmod(position, self.batches_per_epoch)
+        return epochs * len(self.split) + batches * self.batch_size
+
     def share(self, position: int) -> Share:
         """Returns this rank's share of one batch, counted over all epochs."""
         epoch, batch = divmod(position, self.batches_per_epoch)

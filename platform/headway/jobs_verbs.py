@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -161,6 +162,7 @@ def _parse_seeds(text: str) -> list[int]:
 
 
 @jobs_app.default
+@jobs_app.command(name="status")
 def list_jobs(
     *names: str,
     watch: Annotated[bool, Parameter(negative="")] = False,
@@ -190,6 +192,8 @@ def list_jobs(
         print_table(
             ["job", "state", "why", "where", "since", "progress", "metric", "requeued"], [_line(task) for task in tasks]
         )
+        if len(tasks) > 1:
+            tell(_summary(tasks))
         if not watch:
             return EXIT_DONE
         time.sleep(_REFRESH_S)
@@ -333,6 +337,12 @@ def _line(task: board.Task) -> list[str]:
         task.metric(),
         str(whole["requeues"] or ""),
     ]
+
+
+def _summary(tasks: list[board.Task]) -> str:
+    """Returns how many tasks are in each state: what a person wants to know of a hundred."""
+    counts = Counter(task.status.state for task in tasks)
+    return f"{len(tasks)} jobs: {', '.join(f'{count} {state}' for state, count in counts.most_common())}"
 
 
 def _ago(moment: float) -> str:

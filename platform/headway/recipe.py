@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, PositiveInt, SerializeAsAny, model_validator
 
@@ -116,6 +116,9 @@ class TrainerSection(Section):
         return min(end for end in (self.max_steps, epochs) if end is not None)
 
 
+Alert = Literal["nan", "diverged", "stalled", "finished"]
+
+
 class TrackSection(Section):
     """A recipe's `track` section: where metrics go besides the run folder."""
 
@@ -137,13 +140,15 @@ class TrackSection(Section):
     """Steps between rows of metrics.jsonl."""
     wandb_every: PositiveInt = 10
     """Steps between training rows sent to W&B; validations always are."""
+    health_every: PositiveInt | Literal["auto", "never"] = "auto"
+    """Steps between measures of each layer's gradient, update and activations; auto is 100, never for fused trials."""
     code: bool = True
     """Whether W&B gets the code and the recipe as an artifact."""
     checkpoints: bool = False
     """Whether W&B gets the best and the newest checkpoint, as artifacts with the aliases best and latest."""
     media: bool = True
     """Whether images, tables and texts of the net are made at a run's end."""
-    alerts: tuple[Literal["nan", "diverged", "stalled", "finished"], ...] = ("nan", "diverged", "stalled", "finished")
+    alerts: list[Alert] = Field(default_factory=lambda: list(get_args(Alert)))
     """What is told of in alerts.jsonl and by W&B: no number for a loss, a runaway loss, no steps, the end."""
     stall_s: PositiveInt = 900
     """Seconds without a row after which a run has stalled."""

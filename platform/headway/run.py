@@ -8,6 +8,9 @@
       metrics.columns     the same numbers by column, of a run of many rows: for charts (columns.py)
       logs/rank-<n>.log   what each rank printed
       checkpoints/<step>/ weights, optimizer and position, with a checksummed manifest
+      media/, media.jsonl images, tables and texts, and a row for each: step, name, kind, path
+      alerts.jsonl        what somebody should know of: step, kind, level, title, text
+      system/node-<n>.jsonl   what each node is busy with
       wandb/              Weights & Biases' own files
       lock                held by the one process that writes here
 

@@ -12,26 +12,26 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import nn
 
 from headway.checkpoint import store
 from headway.checkpoint.behind import AtOnce, Behind
 from headway.checkpoint.keeper import Keeper
-from headway.config.contracts import OBJECTIVE, Data, ModuleConfig, ObjectiveConfig, Place, Scale
+from headway.config.contracts import OBJECTIVE, Data, Hooks, ModuleConfig, ObjectiveConfig, Place, Scale
 from headway.config.errors import HeadwayError, Stopped, TrainingFailed, UserError
 from headway.config.kinds import resolve_kind
 from headway.config.section import validate_section
+from headway.diagnose.flops import count_flops, peak_flops
+from headway.diagnose.health import Health, watch_health
 from headway.feed import Feed
 from headway.init.base import initialize
 from headway.nn.draws import name_streams
-from headway.objectives._adopted import Adopted
 from headway.objectives._chunks import Schedule
 from headway.objectives.base import BuiltIn, Objective, Stepper
 from headway.recipe import Recipe
@@ -45,6 +45,9 @@ from headway.track.pictures import show_net
 from headway.track.progress import ProgressSink
 from headway.track.recorder import Listener, OnReport, Recorder, Sink
 from headway.track.weights_and_biases import WandbSink, choose_mode
+
+if TYPE_CHECKING:
+    from lightning.pytorch import LightningModule, Trainer
 
 _LIGHTNING_PRECISION = {
     "fp64": "64-true",
@@ -97,13 +100,15 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         stop_requested=job.stop or StopFlag(),
         stepper=job.stepper,
         restored=checkpoint is not None,
+        for_trainer=job.stepper is None,
     )
+    health = watch_health(recipe, objective)
     torch.manual_seed(recipe.trainer.seed + place.rank)
     first = place.rank == 0
     watched = place.local_rank == 0 and job.stepper is None
     with job.run.owned() if first else nullcontext(), _node_monitor(job.run, place) if watched else nullcontext():
         if first:
-            _write_start(job, data, resumed_at=checkpoint.step if checkpoint else None)
+            _write_start(job, data, objective, health, resumed_at=checkpoint.step if checkpoint else None)
         recorder = _build_recorder(job, data, objective, checkpoint)
         settled = max((technique.settled_after for technique in recipe.regularize.values()), default=0)
         judge_from = min(settled, objective.schedule.total_steps)
@@ -111,13 +116,13 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         keeper = Keeper(shelf, recipe.trainer, judge_from=judge_from, save_every_s=job.save_every_s)
         ending = Ending(job, keeper, recorder, data=data, test=test, checkpoint=checkpoint)
         try:
-            callbacks = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
+            hooks: list[Hooks] = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
             with _record_failure(job), closing(shelf):
                 if job.stepper is not None:
-                    job.stepper.trainer(recipe, place, callbacks).fit(objective)
+                    job.stepper.trainer(recipe, place, hooks).fit(objective)
                 else:
                     with quiet_lightning(), _no_trace_of_ranks(place):
-                        lightning_trainer(recipe, place, callbacks).fit(objective)
+                        lightning_trainer(recipe, place, hooks).fit(cast("LightningModule", objective))
         finally:
             recorder.close()
         return ending.final
@@ -131,6 +136,7 @@ def build_objective(
     stop_requested: Callable[[], bool] = lambda: False,
     stepper: Stepper | None = None,
     restored: bool = False,
+    for_trainer: bool = True,
 ) -> tuple[Objective, Feed]:
     """Returns the recipe's net, initialized, in its objective, and the feed of the test split.
 
@@ -141,12 +147,13 @@ def build_objective(
         stop_requested: asked at the end of each chunk of steps.
         stepper: makes the optimizer steps; None where the objective makes its own.
         restored: whether a checkpoint will bring the weights, so that an init's source may be gone.
+        for_trainer: whether Lightning's Trainer is to train it.
 
     Raises:
         UserError: the parts do not fit together.
     """
     trainer = recipe.trainer
-    device = torch.device("cpu" if place.device == "cpu" else f"cuda:{place.local_rank}")
+    device = torch.device(place.device_name)
     dtype = _WEIGHT_DTYPE.get(trainer.precision, torch.float32)
     net = build_net(recipe, data, restored=restored)
     net.to(dtype)
@@ -193,9 +200,11 @@ def build_objective(
     parts["eval_metrics"] = [name for config in techniques for name in config.eval_metrics]
     for technique in parts["techniques"]:
         technique.attach(net)
-    if isinstance(net, LightningModule):
-        return Adopted(net, **parts), test
-    return objective_config(recipe, data).build(net, **parts), test
+    if isinstance(recipe.objective, ModuleConfig):
+        from headway.objectives._adopted import Adopted
+
+        return Adopted.make(net, **parts), test
+    return objective_config(recipe, data).build(net, for_trainer=for_trainer, **parts), test
 
 
 def build_net(recipe: Recipe, data: Data, *, restored: bool = False) -> nn.Module:
@@ -248,7 +257,7 @@ def validation_metrics(recipe: Recipe, data: Data) -> list[str]:
     return ["val/loss", *(f"val/{name}" for name in names)]
 
 
-class Ending(Callback):
+class Ending(Hooks):
     """Restores a checkpoint at the start, leaves when asked to, and at the end tests the best checkpoint."""
 
     def __init__(
@@ -269,7 +278,7 @@ class Ending(Callback):
         self.checkpoint = checkpoint
         self.final: dict[str, Any] = {}
 
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Puts the run where its checkpoint left it."""
         objective = cast(Objective, pl_module)
         if self.checkpoint is not None:
@@ -278,7 +287,7 @@ class Ending(Callback):
         if objective.step >= objective.schedule.total_steps:
             trainer.should_stop = True
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Leaves the training where a signal asked for it; the keeper has saved the position."""
         objective = cast(Objective, pl_module)
         if objective.report.stop:
@@ -286,7 +295,7 @@ class Ending(Callback):
             message = f"stopped at step {objective.step}; headway fit --resume {self.job.run.id} goes on from there"
             raise Stopped(message, signal_number=number or signal.SIGTERM)
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
         """Evaluates the best checkpoint on the test split."""
         objective = cast(Objective, pl_module)
         run, best = self.job.run, self.keeper.best
@@ -297,7 +306,7 @@ class Ending(Callback):
         rows = objective.report.rows
         trained = {"train/loss": rows[-1]["train/loss"]} if rows else {}
         self.final = {**trained, **best["metrics"], **tested}
-        self.recorder.emit([{"step": objective.step, **tested}])
+        self.recorder.emit([{"step": objective.step, **tested, **self.recorder.performance(objective)}])
         if trainer.is_global_zero:
             self.keeper.shelf.close()
             run.update_status(state="done", step=objective.step, best=best, final=self.final, reason=None)
@@ -333,7 +342,7 @@ def _newest_checkpoint(job: Job) -> store.Checkpoint | None:
     return checkpoint
 
 
-def _write_start(job: Job, data: Data, *, resumed_at: int | None) -> None:
+def _write_start(job: Job, data: Data, objective: Objective, health: Health | None, *, resumed_at: int | None) -> None:
     recipe, run = job.recipe, job.run
     manifest = build_manifest(
         argv=job.argv, data_fingerprint=data.fingerprint, device=job.place.device, world_size=job.place.world_size
@@ -343,7 +352,15 @@ def _write_start(job: Job, data: Data, *, resumed_at: int | None) -> None:
         manifest["resumed"] = [*before.get("resumed", []), {"at_step": resumed_at, "started": manifest["started"]}]
         manifest["started"] = before["started"]
     replace_file(run.recipe, recipe.yaml(), flush=run.flush)
-    run.write_json("data.json", {"spec": asdict(data.spec), "reading": data.reading})
+    described: dict[str, Any] = {"spec": asdict(data.spec), "reading": data.reading}
+    described["axis"] = {
+        "batch_size": objective.train_feed.batch_size,
+        "samples_per_epoch": len(objective.train_feed.split),
+        "tokens_per_sample": _tokens_per_sample(data),
+    }
+    if health is not None:
+        described["health_layers"] = health.layers
+    run.write_json("data.json", described)
     run.write_json("manifest.json", manifest)
     run.update_status(
         state="running", recipe=recipe.name, step=resumed_at or 0, pid=os.getpid(), host=manifest["hardware"]["host"],
@@ -372,9 +389,15 @@ def _build_recorder(job: Job, data: Data, objective: Objective, checkpoint: stor
     return Recorder(
         sinks,
         every=recipe.track.every,
-        tokens_per_sample=data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None,
+        tokens_per_sample=_tokens_per_sample(data),
+        flops_per_sample=lambda: None if job.stepper else count_flops(recipe, data.spec, objective),
+        peak_flops=peak_flops(recipe, job.place),
         heartbeat=lambda step: run.update_status(step=step),
     )
+
+
+def _tokens_per_sample(data: Data) -> int | None:
+    return data.spec.input_shape[0] if data.spec.input_kind == "tokens" else None
 
 
 def _tell(job: Job) -> Callable[[str], None]:
@@ -382,8 +405,12 @@ def _tell(job: Job) -> Callable[[str], None]:
     return (lambda line: tell(f"headway: {line}")) if job.progress else (lambda _: None)
 
 
-def lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -> Trainer:
+def lightning_trainer(recipe: Recipe, place: Place, hooks: Sequence[Hooks]) -> Trainer:
     """Returns a Trainer with the recipe's strategy and precision, and nothing of Lightning's that writes or prints."""
+    from lightning.pytorch import Trainer
+
+    from headway.objectives._under_lightning import Relay
+
     section = recipe.trainer
     strategy = recipe.strategy.build(
         place, precision=section.precision, clip_norm=section.clip_norm, timeout_s=section.timeout_s
@@ -398,7 +425,7 @@ def lightning_trainer(recipe: Recipe, place: Place, callbacks: list[Callback]) -
         num_nodes=place.num_nodes,
         strategy=strategy,
         precision=precision,  # type: ignore[arg-type]
-        callbacks=callbacks,
+        callbacks=[Relay(hooks)],
         max_epochs=-1,
         num_sanity_val_steps=0,
         use_distributed_sampler=False,

@@ -15,7 +15,8 @@ N, SHAPE, LAYER = 7, (3, 5), 12345
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_each_row_has_the_mask_that_it_draws_alone(keys, dtype):
     rates = [0.0, 0.1, 0.5, 0.9]
-    draws = StackDraws(keys, {LAYER: torch.tensor(rates, dtype=torch.float64)}, N)
+    draws = StackDraws({LAYER: torch.tensor(rates, dtype=torch.float64)})
+    draws.begin(keys, N)
     for row, ((seed, step), rate) in enumerate(zip(keys, rates, strict=True)):
         draws.row = torch.tensor(row)
         alone = Draws(seed, step, 0, N).scale(LAYER, SHAPE, rate, dtype)
@@ -23,7 +24,8 @@ def test_each_row_has_the_mask_that_it_draws_alone(keys, dtype):
 
 
 def test_under_vmap_each_row_multiplies_by_its_own():
-    draws = StackDraws([(1, 0), (2, 0)], {LAYER: torch.tensor([0.5, 0.5], dtype=torch.float64)}, N)
+    draws = StackDraws({LAYER: torch.tensor([0.5, 0.5], dtype=torch.float64)})
+    draws.begin([(1, 0), (2, 0)], N)
 
     def masked(x, row):
         draws.row = row

@@ -117,10 +117,13 @@ def settings_of(base, number):
 
 
 def losses(run):
-    """Returns every loss that a run reports, by step and name."""
+    """Returns every loss that a run reports, by step and name; health is not recorded in an array."""
     rows = read_metrics(run.metrics)
     return {
-        (row["step"], name): row[name] for row in rows for name in row if name.endswith(("loss", "accuracy", "norm"))
+        (row["step"], name): row[name]
+        for row in rows
+        for name in row
+        if name.endswith(("loss", "accuracy", "norm")) and not name.startswith("health/")
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ import yaml
 
 from headway.cli import run
 from headway.config.errors import UserError
-from headway.jobs.profiles import load_profile
+from headway.jobs.profiles import known_profiles, load_profile
+from headway.jobs.records import create_record, job_folder
 from headway.jobs.shipping import environment_lock, shipped_files
 from headway.jobs.submit import prepare_submission
-from headway.launch.base import seconds
+from headway.launch.base import Job, seconds
 
 pytestmark = pytest.mark.quick
 
@@ -207,3 +209,25 @@ def test_unreadable_errors_name_the_folder(tmp_path) -> None:
     job = Job("x", "fit", ("x",))
     with pytest.raises(UserError, match=r"--runs: .* cannot be written"):
         create_record(tmp_path / "file", job, load_profile("local"), Rendering({}, ()), profile_name="local")
+
+
+@pytest.mark.parametrize("verb", ["fit", "sweep"])
+@pytest.mark.parametrize("profile_name", sorted(known_profiles()))
+def test_no_launcher_writes_down_what_is_secret_in_the_environment(tmp_path, monkeypatch, profile_name, verb) -> None:
+    canary = secrets.token_hex(12)
+    for name in ("WANDB_API_KEY", "RAY_AUTH_TOKEN", "CANARY_TOKEN"):
+        monkeypatch.setenv(name, canary)
+    profile = load_profile(profile_name)
+    if verb == "fit" or profile.kind != "local":
+        profile = profile.model_copy(update={"secrets": ["CANARY_TOKEN"]})
+    names = ("a", "b") if verb == "fit" else ("a",)
+    job = Job("a-1", verb, names, overrides=((),) * len(names), files=shipped_files("name: a\n", ()))
+    folder = job_folder(tmp_path, job.id)
+    rendering = profile.render(job, folder, tmp_path)
+    create_record(tmp_path, job, profile, rendering, profile_name=profile_name)
+    assert canary not in " ".join(rendering.command)
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    assert {"job.json", "recipe.yaml", *rendering.files} <= {path.name for path in files}
+    for path in files:
+        assert canary not in path.read_text(), path
+        assert path.stat().st_mode & 0o777 == 0o600, path

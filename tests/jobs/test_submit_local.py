@@ -59,6 +59,9 @@ def test_a_job_is_submitted_watched_waited_for_and_read(command, recipe_file, ru
     assert len(losses) == 2
     assert "step 30/30" in command("jobs", "logs", "two-seed5", "--runs", runs).stdout
     assert "two-seed3" in command("jobs", "logs", "two-seed3", "--rank", "0", "--runs", runs).stdout
+    shown = command("jobs", "status", "two", "--runs", runs)
+    assert "2 jobs: 2 done" in shown.stderr
+    assert shown.stdout.count("done") == 2
     again = command("jobs", "retry", "two", "--runs", runs)
     assert "all of it is done" in again.stderr
 

@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 _DAEMONS = ("munged", "slurmctld", "slurmd")
+_ACCOUNTING_DAEMONS = ("slurmdbd", "mariadbd", "mariadb-install-db")
 
 
 @dataclass
@@ -32,16 +33,14 @@ class Slurm:
         done = subprocess.run(command, env=self.environment, capture_output=True, text=True, timeout=30, check=True)
         return done.stdout
 
+    def start(self, *command: str) -> subprocess.Popen[bytes]:
+        quiet = subprocess.DEVNULL
+        process = subprocess.Popen(command, env=self.environment, stdout=quiet, stderr=quiet, start_new_session=True)
+        self.processes.append(process)
+        return process
+
     def start_node(self, name: str) -> subprocess.Popen[bytes]:
-        node = subprocess.Popen(
-            ["slurmd", "-D", "-N", name, "-f", str(self.folder / "slurm.conf")],
-            env=self.environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        self.processes.append(node)
-        return node
+        return self.start("slurmd", "-D", "-N", name, "-f", str(self.folder / "slurm.conf"))
 
     def wait_for(self, truth, what: str, timeout_s: float = 60) -> None:
         until = time.monotonic() + timeout_s
@@ -54,9 +53,23 @@ class Slurm:
 
 @pytest.fixture(scope="session")
 def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
-    missing = [name for name in _DAEMONS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
+    yield from _cluster(tmp_path_factory, _DAEMONS, accounting=False)
+
+
+@pytest.fixture(scope="module")
+def accounted_slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    """A Slurm that keeps accounts in a database, and forgets jobs a few seconds after they end."""
+    yield from _cluster(tmp_path_factory, (*_DAEMONS, *_ACCOUNTING_DAEMONS), accounting=True)
+
+
+def _cluster(
+    tmp_path_factory: pytest.TempPathFactory, daemons: tuple[str, ...], *, accounting: bool
+) -> Iterator[Slurm]:
+    missing = [name for name in daemons if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]
     if missing:
-        pytest.skip(f"{missing[0]} is not installed (Debian: slurm-wlm, munge)")
+        pytest.skip(
+            f"{missing[0]} is not installed (Debian: slurm-wlm, munge; for accounting slurmdbd, mariadb-server)"
+        )
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons are started as root")
     folder = tmp_path_factory.mktemp("slurm")
@@ -65,17 +78,17 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         if path.stat().st_uid == os.geteuid() and path.stat().st_mode & 0o077 == 0:
             path.chmod(0o711)
     cluster = Slurm(folder, [])
-    os.environ["PATH"] += ":/usr/sbin"
-    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    try:
-        _start(cluster)
-        yield cluster
-    finally:
-        os.environ.pop("SLURM_CONF", None)
-        _stop(cluster)
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin")
+        environment.setenv("SLURM_CONF", str(folder / "slurm.conf"))
+        try:
+            _start(cluster, accounting=accounting)
+            yield cluster
+        finally:
+            _stop(cluster)
 
 
-def _start(cluster: Slurm) -> None:
+def _start(cluster: Slurm, *, accounting: bool) -> None:
     folder, host = cluster.folder, socket.gethostname().partition(".")[0]
     for name in ("state", "spool", "log"):
         (folder / name).mkdir()
@@ -87,14 +100,9 @@ def _start(cluster: Slurm) -> None:
         shutil.chown(path, "munge", "munge")
     munge.chmod(0o711)
     options = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
-    cluster.processes.append(
-        subprocess.Popen(
-            [
-                "setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", "munged", "--foreground", "--force",
-                *(f"--{option}={munge / name}" for option, name in options.items()),
-            ],
-            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )
+    cluster.start(
+        "setpriv", "--reuid=munge", "--regid=munge", "--clear-groups", "munged", "--foreground", "--force",
+        *(f"--{option}={munge / name}" for option, name in options.items()),
     )  # fmt: skip
     cluster.wait_for(lambda: (munge / "socket").exists(), "munge")
     first = _free_port()
@@ -102,6 +110,7 @@ def _start(cluster: Slurm) -> None:
         f"NodeName=n{node} NodeHostname={host} NodeAddr=127.0.0.1 Port={_free_port()} CPUs=2 RealMemory=4000\n"
         for node in (1, 2)
     )
+    accounts = _start_accounting(cluster) if accounting else "AccountingStorageType=accounting_storage/none"
     (folder / "slurm.conf").write_text(
         f"""ClusterName=tests
 SlurmctldHost={host}(127.0.0.1)
@@ -120,7 +129,7 @@ SlurmdLogFile={folder / "log"}/slurmd.%n.log
 SlurmdTimeout=6
 SlurmctldTimeout=10
 KillWait=30
-MinJobAge=300
+MinJobAge={2 if accounting else 300}
 ReturnToService=2
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
@@ -130,7 +139,7 @@ SlurmdParameters=config_overrides
 SwitchType=switch/none
 MpiDefault=none
 JobAcctGatherType=jobacct_gather/none
-AccountingStorageType=accounting_storage/none
+{accounts}
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,bf_interval=1,requeue_delay=1
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
@@ -139,12 +148,10 @@ SlurmctldParameters=preempt_send_user_signal
 PartitionName=urgent Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=10 PreemptMode=OFF
 """
     )
-    cluster.processes.append(
-        subprocess.Popen(
-            ["slurmctld", "-D", "-i", "-f", str(folder / "slurm.conf")],
-            env=cluster.environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True,
-        )
-    )  # fmt: skip
+    if accounting:
+        cluster.start("slurmdbd", "-D")
+        cluster.wait_for(lambda: _has_accounts(cluster), "the cluster's accounts")
+    cluster.start("slurmctld", "-D", "-i", "-f", str(folder / "slurm.conf"))
     for name in ("n1", "n2"):
         cluster.start_node(name)
 
@@ -156,6 +163,59 @@ PartitionName=urgent Nodes=n[1-2] MaxTime=INFINITE State=UP PriorityTier=10 Pree
         return done.stdout.split() == ["idle", "idle"]
 
     cluster.wait_for(up, "two idle nodes", 90)
+
+
+def _start_accounting(cluster: Slurm) -> str:
+    """Starts MariaDB and slurmdbd, and returns what slurm.conf says of them."""
+    folder, database = cluster.folder, cluster.folder / "database"
+    port, storage_port = _free_port(), _free_port()
+    database.mkdir()
+    shutil.chown(database, "mysql", "mysql")
+    whose = ["--no-defaults", f"--datadir={database}", "--user=mysql"]
+    subprocess.run(
+        ["mariadb-install-db", *whose, "--skip-test-db", "--auth-root-authentication-method=normal"],
+        capture_output=True, check=True, timeout=60,
+    )  # fmt: skip
+    socket_path = database / "socket"
+    cluster.start(
+        "mariadbd", *whose, f"--socket={socket_path}", f"--pid-file={database / 'pid'}", "--skip-name-resolve",
+        "--bind-address=127.0.0.1", f"--port={storage_port}", "--innodb-buffer-pool-size=64M",
+        "--innodb-flush-log-at-trx-commit=0", f"--log-error={folder / 'log' / 'mariadb.log'}",
+    )  # fmt: skip
+    cluster.wait_for(socket_path.exists, "the database")
+    who = "slurm@'127.0.0.1'"
+    make = f"create database accounts; create user {who} identified by 'x'; grant all on accounts.* to {who}"
+    subprocess.run(["mariadb", "--no-defaults", f"--socket={socket_path}", "-e", make], check=True, timeout=30)
+    settings = folder / "slurmdbd.conf"
+    settings.write_text(
+        f"""AuthType=auth/munge
+AuthInfo=socket={folder / "munge" / "socket"}
+DbdHost=localhost
+DbdAddr=127.0.0.1
+DbdPort={port}
+SlurmUser=root
+StorageType=accounting_storage/mysql
+StorageHost=127.0.0.1
+StoragePort={storage_port}
+StorageUser=slurm
+StoragePass=x
+StorageLoc=accounts
+LogFile={folder / "log" / "slurmdbd.log"}
+PidFile={folder / "slurmdbd.pid"}
+"""
+    )
+    settings.chmod(0o600)
+    return f"""AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=127.0.0.1
+AccountingStoragePort={port}
+AccountingStoragePass={folder / "munge" / "socket"}"""
+
+
+def _has_accounts(cluster: Slurm) -> bool:
+    """Tells the accounting of this cluster, and returns whether it knows it."""
+    for command in (["sacctmgr", "--immediate", "add", "cluster", "tests"], ["sacctmgr", "-n", "list", "cluster"]):
+        done = subprocess.run(command, env=cluster.environment, capture_output=True, text=True, check=False)
+    return "tests" in done.stdout
 
 
 def _free_port() -> int:

@@ -13,12 +13,16 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import jsonschema
 import psutil
 import pytest
+import ray
 import yaml
 
 from headway.config.section import validate_section
+from headway.config.shipped import shipped_folder
 from headway.jobs import board
+from headway.jobs.profiles import known_profiles
 from headway.jobs.records import list_records
 from headway.launch.base import Job
 from headway.launch.ray import Config
@@ -246,3 +250,14 @@ def test_the_request_is_the_one_that_was_read() -> None:
     )
     text = profile.render(job, Path("/x"), Path("/y")).files["ray-job.json"]
     assert text == (Path(__file__).parent / "golden" / "ray-two-seeds.json").read_text()
+
+
+def test_the_cluster_file_that_comes_along_is_one_that_ray_takes() -> None:
+    path = shipped_folder("cluster") / "ray" / "up" / "cluster.yaml"
+    schema = json.loads((Path(ray.__file__).parent / "autoscaler" / "ray-schema.json").read_text())
+    tree = yaml.safe_load(path.read_text())
+    assert list(jsonschema.Draft7Validator(schema).iter_errors(tree)) == []
+    starts = [line for key in ("head", "worker") for line in tree[f"{key}_start_ray_commands"] if "ray start" in line]
+    assert len(starts) == 2
+    assert all(line.startswith("RAY_AUTH_MODE=token ") for line in starts)
+    assert path not in known_profiles().values()

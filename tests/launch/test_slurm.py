@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +30,9 @@ LONG = ("trainer.max_steps=100000", "trainer.validate_every=20", "trainer.steps_
 def runs(tmp_path: Path, slurm):
     folder = tmp_path / "runs"
     yield folder
-    board.cancel(list_records(folder))
-    slurm("scancel", "--user=root")
+    # What is left need not save: a run that has only just started would take its time to.
+    slurm("scancel", "--quiet", "--signal=KILL", "--full", "--state=running", "--user=root")
+    slurm("scancel", "--quiet", "--user=root")
     slurm.wait_for(lambda: not slurm("squeue", "-h").strip(), "an empty queue")
 
 
@@ -103,7 +112,11 @@ def test_the_time_limit_requeues_once_and_ends_with_the_very_same_weights(
     # Slurm counts limits in minutes and may warn half a minute early: warned after 0 to 30 of 60 seconds.
     steps = ("trainer.max_steps=20000", "trainer.validate_every=1000", "trainer.steps_per_call=10")
     submit(*steps, "--on", profile(time_limit="1m", grace_s=25), "--name", "limited")
-    slurm.wait_for(lambda: RunFolder(runs / "limited").status().get("step", 0) > 0, "a step", 120)
+    (record,) = list_records(runs)
+    job = str(record.native_id())
+    slurm.wait_for(lambda: "Restarts=1 " in slurm("scontrol", "show", "job", job), "a requeue", 180)
+    # Once shows it; on a busy machine, a minute at a time, it would go on for very long.
+    slurm("scontrol", "update", f"jobid={job}", "timelimit=30")
     waited = command("jobs", "wait", "limited", "--runs", runs, timeout=400)
     assert waited.returncode == 0, waited.stderr
     (task,) = board.look(list_records(runs))
@@ -126,7 +139,7 @@ def test_the_time_limit_requeues_once_and_ends_with_the_very_same_weights(
 def test_a_preempted_job_saves_comes_back_and_goes_on(slurm, submit, profile, runs, command) -> None:
     submit(*LONG, "--on", profile(nodes=2, ranks_per_node=1), "strategy=ddp", "--name", "low")
     slurm.wait_for(lambda: checkpoint(runs, "low") >= 20, "a checkpoint", 120)
-    slurm("sbatch", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "sleep 5")
+    slurm("sbatch", "--output=/dev/null", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap", "sleep 5")
     slurm.wait_for(lambda: state(runs, "low") in ("requeued", "preempted", "pending"), "preempted", 120)
     reached = RunFolder(runs / "low").status()["checkpoint"]
     slurm.wait_for(lambda: RunFolder(runs / "low").status().get("step", 0) > reached, "to go on", 120)
@@ -137,13 +150,16 @@ def test_a_preempted_job_saves_comes_back_and_goes_on(slurm, submit, profile, ru
 
 
 @pytest.mark.slow
-def test_a_person_can_requeue_a_job(slurm, submit, profile, runs) -> None:
-    submit(*LONG, "--on", profile(), "--name", "again")
+def test_a_job_that_is_requeued_by_hand_goes_on_as_the_same_wandb_run(slurm, submit, profile, runs) -> None:
+    submit(*LONG, "track.wandb=offline", "--on", profile(), "--name", "again")
     slurm.wait_for(lambda: checkpoint(runs, "again") >= 20, "a checkpoint")
     (record,) = list_records(runs)
     slurm("scontrol", "requeue", str(record.native_id()))
     slurm.wait_for(lambda: RunFolder(runs / "again").read_json("manifest.json").get("resumed"), "resumed", 120)
     slurm.wait_for(lambda: state(runs, "again") == "running", "running")
+    folder = runs / "again" / "wandb"
+    slurm.wait_for(lambda: len(list(folder.glob("offline-run-*"))) == 2, "what W&B goes on with")
+    assert {path.name.rpartition("-")[2] for path in folder.glob("offline-run-*")} == {"again"}
 
 
 @pytest.mark.slow
@@ -169,6 +185,97 @@ def test_a_job_on_a_node_that_dies_goes_on_elsewhere(slurm, submit, profile, run
         slurm("scontrol", "update", f"nodename={node}", "state=resume")
 
 
+@pytest.fixture
+def login_node(tmp_path: Path, slurm, monkeypatch) -> Iterator[subprocess.Popen[bytes]]:
+    """A real sshd on this machine; `ssh login` reaches it, as if by the person's own ~/.ssh/config."""
+    missing = [name for name in ("sshd", "ssh", "ssh-keygen") if shutil.which(name) is None]
+    if missing:
+        pytest.skip(f"{missing[0]} is not installed (Debian: openssh-server, openssh-client)")
+    folder = tmp_path / "ssh"
+    folder.mkdir(mode=0o700)
+    for key in ("host", "mine"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", folder / key], check=True, timeout=30)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
+    (folder / "sshd_config").write_text(
+        f"""Port {port}
+ListenAddress 127.0.0.1
+HostKey {folder / "host"}
+AuthorizedKeysFile {folder / "mine.pub"}
+PidFile {folder / "pid"}
+StrictModes no
+UsePAM no
+PasswordAuthentication no
+SetEnv SLURM_CONF={slurm.folder / "slurm.conf"} PATH={Path(sys.executable).parent}:{os.environ["PATH"]}
+"""
+    )
+    (folder / "ssh_config").write_text(
+        f"""Host login
+  HostName 127.0.0.1
+  Port {port}
+  User root
+  IdentityFile {folder / "mine"}
+  IdentitiesOnly yes
+  UserKnownHostsFile {folder / "known"}
+  StrictHostKeyChecking accept-new
+"""
+    )
+    (folder / "bin").mkdir()
+    own = folder / "bin" / "ssh"
+    own.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {folder / "ssh_config"} "$@"\n')
+    own.chmod(0o700)
+    monkeypatch.setenv("PATH", f"{own.parent}:{os.environ['PATH']}")
+    # sshd starts itself anew for each connection, by its whole path.
+    with (folder / "sshd.log").open("w") as log:
+        daemon = subprocess.Popen([shutil.which("sshd"), "-D", "-e", "-f", folder / "sshd_config"], stderr=log)
+    try:
+        slurm.wait_for(lambda: subprocess.run(["ssh", "login", "true"], check=False).returncode == 0, "sshd")
+        yield daemon
+    finally:
+        daemon.kill()
+        daemon.wait(timeout=10)
+
+
+@pytest.mark.slow
+def test_jobs_go_through_a_login_node_by_the_persons_own_ssh(
+    slurm, login_node, submit, profile, runs, command, tmp_path, monkeypatch
+) -> None:
+    canary = secrets.token_hex(12)
+    monkeypatch.setenv("CANARY_TOKEN", canary)
+    # What runs over there must not know it from here.
+    far, there = tmp_path / "far" / "jobs", tmp_path / "far" / "runs"
+    settings = {"host": "login", "folder": str(far), "runs": str(there), "secrets": ["CANARY_TOKEN"]}
+    on = profile(**settings, setup=["printf %s $CANARY_TOKEN | sha256sum"])
+    submit("--on", on, "--name", "near")
+    # Asked for over there, and answered with what it is here.
+    waited = command("jobs", "wait", "near", "--runs", runs)
+    assert waited.returncode == 0, waited.stderr
+    said = command("jobs", "logs", "near", "--follow", "--runs", runs).stdout
+    assert "step 30/30" in said
+    assert hashlib.sha256(canary.encode()).hexdigest() in said
+    assert RunFolder(there / "near").status()["state"] == "done"
+    for path in [path for path in tmp_path.rglob("*") if path.is_file()]:
+        assert canary.encode() not in path.read_bytes(), path
+    for path in far.rglob("*"):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+    submit(*LONG, "--on", on, "--name", "long")
+    slurm.wait_for(lambda: checkpoint(there, "long") >= 20, "a checkpoint")
+    assert command("jobs", "cancel", "long", "--runs", runs).returncode == 0
+    assert command("jobs", "wait", "long", "--runs", runs).returncode == 143
+    slurm.wait_for(lambda: RunFolder(there / "long").status()["state"] == "stopped", "the run to stop")
+
+    submit(*LONG, "--on", on, "--name", "unseen")
+    slurm.wait_for(lambda: state(runs, "unseen") == "running", "running")
+    login_node.kill()
+    login_node.wait(timeout=10)
+    (task,) = board.look(board.select(runs, ["unseen"]))
+    assert task.status.state == "running"
+    assert "last seen so: host: login cannot be reached" in task.status.reason
+
+
 def test_what_slurm_refuses_is_one_line_and_nothing_is_lost(slurm, submit, profile, runs, command) -> None:
     done = submit("--on", profile(partition="nowhere"), "--name", "bad", code=2)
     assert "invalid partition name specified" in done.stderr.lower()
@@ -179,7 +286,7 @@ def test_what_slurm_refuses_is_one_line_and_nothing_is_lost(slurm, submit, profi
 
 
 def test_a_waiting_job_says_why(slurm, submit, profile, runs) -> None:
-    slurm("sbatch", "--nodes=2", "--exclusive", "--wrap", "sleep 60")
+    slurm("sbatch", "--output=/dev/null", "--nodes=2", "--exclusive", "--wrap", "sleep 60")
     submit("--on", profile(), "--name", "waits")
     slurm.wait_for(lambda: board.look(list_records(runs))[0].status.reason != "", "a reason")
     (task,) = board.look(list_records(runs))

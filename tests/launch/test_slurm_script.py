@@ -14,7 +14,7 @@ from headway.config.errors import UserError
 from headway.config.section import validate_section
 from headway.jobs.profiles import load_profile
 from headway.launch._slurm_states import read_sacct, read_squeue
-from headway.launch.base import Job, Launcher
+from headway.launch.base import Job, Launcher, Sent
 from headway.launch.slurm import Config
 
 pytestmark = pytest.mark.quick
@@ -182,10 +182,38 @@ def test_squeue_and_sacct_are_read_in_headways_words() -> None:
     assert "memory_gb" in known["9", 0].reason
     assert known["10", 0].state == "requeued"
     assert "time_limit" in known["11", 0].reason
-    text = "12|CANCELLED by 1000|0:0|n1|2026-11-22T12:00:00|0\n13_4|COMPLETED|0:0|n2|2026-11-22T12:00:00|1\n"
-    accounted = read_sacct(text)
+    text = """12|twelve|CANCELLED by 1000|0:0|n1|2026-11-22T12:00:00
+13_4|array|PREEMPTED|0:0|n1|2026-11-22T11:00:00
+13_4|array|REQUEUED|0:0|n1|2026-11-22T11:30:00
+13_4|array|COMPLETED|0:0|n2|2026-11-22T12:00:00
+15_[0-2,5%1]|array|CANCELLED by 0|0:0|None assigned|2026-11-22T12:00:00
+14|somebody-elses|COMPLETED|0:0|n2|2019-11-22T12:00:00
+"""
+    accounted = read_sacct(text, {"12": "twelve", "13": "array", "15": "array", "14": "mine"})
     assert accounted["12", 0].state == "cancelled"
-    assert (accounted["13", 4].state, accounted["13", 4].requeues) == ("done", 1)
+    assert (accounted["13", 4].state, accounted["13", 4].requeues) == ("done", 2)
+    assert [(task, status.state) for (job, task), status in accounted.items() if job == "15"] == [
+        (0, "cancelled"), (1, "cancelled"), (2, "cancelled"), (5, "cancelled"),
+    ]  # fmt: skip
+    assert ("14", 0) not in accounted
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("sacct: error: Problem talking to the database: Connection refused", None),
+        ("Slurm accounting storage is disabled", "lost"),
+    ],
+)
+def test_accounts_that_do_not_answer_are_no_proof_that_a_job_is_lost(tmp_path, monkeypatch, said, told) -> None:
+    stub(tmp_path / "bin", "squeue", "exit 0")
+    stub(tmp_path / "bin", "sacct", f'echo "{said}" >&2; exit 1')
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    profile = validate_section(Config, {"kind": "slurm"}, path="profile")
+    found = profile.statuses([Sent(JOB, "41", tmp_path)])
+    assert [status.state for status in found.get(JOB.id, ())] == ([told] if told else [])
+    (tmp_path / "task-0.exit").write_text("0\n")
+    assert profile.statuses([Sent(JOB, "41", tmp_path)])[JOB.id][0].state == "done"
 
 
 def test_secrets_are_named_and_their_values_stay_where_they_are(monkeypatch) -> None:
@@ -225,8 +253,6 @@ def test_a_login_node_gets_files_commands_and_secrets_through_ssh(tmp_path, monk
     assert (far / "j-1" / "script.sh").stat().st_mode & 0o777 == 0o600
     assert (tmp_path / "key").read_text() == "canary-key\n"
     assert "canary-key" not in (tmp_path / "calls").read_text()
-    from headway.launch.base import Sent
-
     (status,) = profile.statuses([Sent(job, native_id, tmp_path / "here")])["j-1"]
     assert (status.state, status.where) == ("running", ("far1",))
     (far / "j-1" / "task-0.log").write_text("step 1\nnaïve step 2\n")

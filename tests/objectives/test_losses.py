@@ -57,6 +57,8 @@ KINDS = {"classify": (classify, CLASSES), "regress": (regress, 2), "causal_lm": 
 class Engine:
     """One process's strategy, or one rank's whose sums over the ranks are known beforehand."""
 
+    tells_waiting = False
+
     def __init__(self, objective, global_count=None):
         self.objective = objective
         self.global_count = global_count
@@ -70,7 +72,7 @@ class Engine:
     def accumulate(self, *, last):
         self.last.append(last)
 
-    def backward(self, loss):
+    def backward(self, loss, computed):
         loss.backward()
 
     def update(self, optimizer, clip_norm):

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -56,36 +52,23 @@ ALONE = {
 }
 
 
-def trained(folder: Path, cases: dict[str, Any]) -> Path:
+def trained(folder: Path, cases: dict[str, Any], on_two_ranks: Callable[..., None]) -> Path:
     """Returns the folder of the runs of all cases: here in one process, and under each strategy on two ranks."""
     trees = {
         case: {**base, "regularize": regularize, "trainer": {**TRAINER, **trainer}}
         for case, (base, regularize, trainer) in cases.items()
     }
-    file = folder / "cases.json"
-    file.write_text(
-        json.dumps(
-            [
-                (run_name(case, strategy), {**tree, "strategy": section})
-                for strategy, section in STRATEGIES.items()
-                for case, tree in trees.items()
-            ]
-        )
-    )
-    worker = [sys.executable, str(Path(__file__).with_name("parity_worker.py")), str(folder), str(file)]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    place = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "OMP_NUM_THREADS": "1"}
-    ranks = [
-        subprocess.Popen(worker, env={**os.environ, **place, "RANK": rank}, stderr=subprocess.PIPE, text=True)
-        for rank in ("0", "1")
-    ]
-    for case, tree in trees.items():
-        fit(tree, runs=folder, name=run_name(case, "single"), progress=False)
-    for rank in ranks:
-        _, errors = rank.communicate(timeout=300)
-        assert rank.returncode == 0, errors[-3000:]
+    shared = {
+        run_name(case, strategy): {**tree, "strategy": section}
+        for strategy, section in STRATEGIES.items()
+        for case, tree in trees.items()
+    }
+
+    def alone() -> None:
+        for case, tree in trees.items():
+            fit(tree, runs=folder, name=run_name(case, "single"), progress=False)
+
+    on_two_ranks(folder, shared, alone)
     return folder
 
 
@@ -102,13 +85,13 @@ def compare(folder: Path, case: str, strategy: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("together"), TOGETHER)
+def together(tmp_path_factory: pytest.TempPathFactory, on_two_ranks: Callable[..., None]) -> Path:
+    return trained(tmp_path_factory.mktemp("together"), TOGETHER, on_two_ranks)
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return trained(tmp_path_factory.mktemp("alone"), ALONE)
+def alone(tmp_path_factory: pytest.TempPathFactory, on_two_ranks: Callable[..., None]) -> Path:
+    return trained(tmp_path_factory.mktemp("alone"), ALONE, on_two_ranks)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)

@@ -145,7 +145,7 @@ def test_what_cannot_be_a_row_has_a_process_and_the_reason_is_said(changes: dict
 def test_auto_takes_what_is_faster(
     monkeypatch: pytest.MonkeyPatch, together: dict[int, float], seats: int | None
 ) -> None:
-    monkeypatch.setattr("headway.fused.probe.measure_pace", lambda *_: Pace(0.01, together))
+    monkeypatch.setattr("headway.fused.probe.measure_pace", lambda *_, **__: Pace(0.01, together))
     assert fusing.choose(check_sweep(TREE), processes=2).seats == seats
 
 

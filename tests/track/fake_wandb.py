@@ -24,6 +24,7 @@ from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 KEY = "0123456789" * 4
+_THEN = "2026-01-01T00:00:00"
 Fault = Literal["sluggish", "silent", "drop", "drop_answer"] | int
 """An HTTP status; or to be slow, to never answer, to hang up at once, or to do it and hang up without an answer."""
 
@@ -109,6 +110,8 @@ class FakeWandb:
         self.artifacts: list[Artifact] = []
         self.views: list[dict[str, Any]] = []
         """Saved workspaces and reports."""
+        self.projects: set[str] = set()
+        """Those that were made without a run."""
         self.operations: list[str] = []
         """Names of the GraphQL operations, and `PUT` and `file_stream`, in the order in which they came."""
         self.unknown: list[str] = []
@@ -193,7 +196,7 @@ class FakeWandb:
         method = getattr(self, f"_on_{operation}", None)
         if method is not None:
             return method(given)
-        if "__type" in query or "__schema" in query:
+        if "__type(" in query or "__schema" in query:
             return self._introspection(query)
         with self.lock:
             self.unknown.append(operation)
@@ -305,6 +308,56 @@ class FakeWandb:
                     run.lines_received += len(chunk["content"])
             if sent.get("complete") is not None:
                 run.exit_code = sent.get("exitcode")
+
+    # ---- workspaces and reports --------------------------------------------------------------------------
+
+    def _on_UpsertView2(self, given: dict[str, Any]) -> dict[str, Any]:
+        return self._on_upsertView(given)
+
+    def _on_upsertView(self, given: dict[str, Any]) -> dict[str, Any]:
+        with self.lock:
+            self.views.append({**given, "spec": json.loads(given["spec"])})
+            view = {
+                "id": _id("View", str(len(self.views))),
+                "name": given["name"],
+                "displayName": given["displayName"],
+                "description": given["description"],
+                "spec": given["spec"],
+                "type": given["type"],
+                "project": self._project(given["projectName"]) | {"entityName": given["entityName"]},
+                "user": {
+                    "id": "VXNlcjox",
+                    "username": self.entity,
+                    "name": self.entity,
+                    "photoUrl": None,
+                    "admin": False,
+                },
+                "createdAt": _THEN,
+                "updatedAt": _THEN,
+                "viewCount": 0,
+                "starCount": 0,
+            }
+        return {"upsertView": {"view": view, "inserted": True}}
+
+    def _on_GetProjects(self, given: dict[str, Any]) -> dict[str, Any]:
+        names = sorted({run.project for run in self.runs.values()} | self.projects)
+        nodes = [
+            {**self._project(name), "entityName": self.entity, "createdAt": _THEN, "isBenchmark": False, "user": None}
+            for name in names
+        ]
+        edges = [{"node": node, "cursor": node["name"]} for node in nodes]
+        return {"models": {"pageInfo": {"hasNextPage": False, "endCursor": None}, "edges": edges}}
+
+    def _on_CreateProject(self, given: dict[str, Any]) -> dict[str, Any]:
+        with self.lock:
+            self.projects.add(given["input"]["name"])
+        made = self._project(given["input"]["name"]) | {
+            "entityName": self.entity,
+            "createdAt": _THEN,
+            "isBenchmark": False,
+            "user": None,
+        }
+        return {"upsertModel": {"project": made, "model": made, "inserted": True}}
 
     # ---- artifacts ---------------------------------------------------------------------------------------
 

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import Callback, LightningModule, Trainer
 
 from headway.checkpoint.store import Checkpoint
-from headway.config.contracts import Engine
+from headway.config.contracts import Engine, Hooks
 from headway.config.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
     from headway.recipe import TrainerSection
 
 
-class Keeper(Callback):
+class Keeper(Hooks):
     """Keeps the newest checkpoint and the best, and stops early when the best stays the best.
 
     Args:
@@ -44,9 +43,7 @@ class Keeper(Callback):
 
     # ---- Lightning's hooks -----------------------------------------------------------------------
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Saves at the interval, and when asked to stop; ends the training at its last step."""
         objective = cast("Objective", pl_module)
         every = self.settings.checkpoint_every
@@ -57,7 +54,7 @@ class Keeper(Callback):
         if objective.step >= objective.schedule.total_steps:
             trainer.should_stop = True
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Judges the validation, saves, and stops early where that is asked for."""
         objective = cast("Objective", pl_module)
         self._judge(objective)
@@ -91,9 +88,13 @@ class Keeper(Callback):
         else:
             self.stalled += 1
 
-    def save(self, trainer: Trainer, objective: Objective) -> None:
+    def save(self, trainer: Any, objective: Objective) -> None:
         """Saves a checkpoint of the present step; all ranks take part, rank 0 writes."""
         self._unsaved_s = 0.0
+        with objective.clock.during("checkpoint"):
+            self._save(trainer, objective)
+
+    def _save(self, trainer: Any, objective: Objective) -> None:
         engine = cast(Engine, trainer.strategy)
         weights, optimizer = engine.gather_weights(), engine.gather_optimizer()
         rng, carried = (
@@ -109,7 +110,7 @@ class Keeper(Callback):
             )
         trainer.strategy.barrier()
 
-    def restore(self, trainer: Trainer, objective: Objective, checkpoint: Checkpoint) -> None:
+    def restore(self, trainer: Any, objective: Objective, checkpoint: Checkpoint) -> None:
         """Puts a run where a checkpoint left it."""
         engine = cast(Engine, trainer.strategy)
         engine.load_weights(checkpoint.weights)

@@ -7,7 +7,8 @@ the data (shapes, classes, vocabulary) comes in a `DataSpec`.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, runtime_checkable
 
@@ -250,6 +251,25 @@ class Technique(Protocol):
         """Is called when the weights have moved."""
 
 
+class Watch(Protocol):
+    """Measures some of the steps. A run is the same to the last bit with it or without."""
+
+    def due(self, step: int) -> bool:
+        """Returns whether a step, counted from 0, is measured; the same on all ranks."""
+
+    def listening(self) -> AbstractContextManager[object]:
+        """Measures the forwards that are made inside."""
+
+    def before_update(self, engine: Engine) -> None:
+        """Is called when a step's gradient is complete and as the optimizer will see it, but for `clip_norm`."""
+
+    def after_update(self, engine: Engine) -> Tensor:
+        """Is called when the optimizer has moved the weights; returns this rank's sums, float64, always as many."""
+
+    def metrics(self, sums: list[float]) -> dict[str, float]:
+        """Returns what the sums over ranks say, by name."""
+
+
 class Outcome(NamedTuple):
     """What an objective makes of a micro-batch."""
 
@@ -302,6 +322,11 @@ class Place:
     device: Device = "cpu"
 
     @property
+    def device_name(self) -> str:
+        """Returns what torch calls its device."""
+        return "cpu" if self.device == "cpu" else f"cuda:{self.local_rank}"
+
+    @property
     def num_nodes(self) -> int:
         """Returns the number of machines."""
         return self.world_size // self.local_world_size
@@ -330,8 +355,11 @@ class Engine(Protocol):
     def accumulate(self, *, last: bool) -> None:
         """Says whether the next forward and backward are the step's last, after which gradients are averaged."""
 
-    def backward(self, loss: Tensor) -> None:
-        """Adds the loss's gradient."""
+    tells_waiting: bool
+    """Whether `backward` says where its waiting for other ranks begins; else that is a part of all parts of a step."""
+
+    def backward(self, loss: Tensor, computed: Callable[[], None] = lambda: None) -> None:
+        """Adds the loss's gradient; calls `computed` when this rank's is there and the others' are yet to be added."""
 
     def update(self, optimizer: torch.optim.Optimizer, clip_norm: float | None) -> Tensor | None:
         """Clips, steps and clears the gradient; returns its norm over all ranks where it was clipped."""
@@ -348,6 +376,12 @@ class Engine(Protocol):
     def disturb(self, noise: DrawNoise) -> None:
         """Adds `noise(name, shape)` to the weights that the next forward and backward see, and to those only."""
 
+    def own_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's part of each weight, as it is updated; over all ranks every value is there once."""
+
+    def own_gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's part of each complete gradient, without a factor against underflow."""
+
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Returns the element-wise sum."""
 
@@ -362,6 +396,22 @@ class Engine(Protocol):
 
     def load_optimizer(self, state: dict[str, Tensor]) -> None:
         """Sets the optimizer's state."""
+
+
+class Hooks:
+    """What a training loop tells whoever listens; each may be overridden. Lightning's names and arguments."""
+
+    def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
+        """Hears of the start."""
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Hears of a chunk of steps."""
+
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+        """Hears of a validation."""
+
+    def on_fit_end(self, trainer: Any, pl_module: Any) -> None:
+        """Hears of the end."""
 
 
 Loss = Callable[[Batch], Outcome]

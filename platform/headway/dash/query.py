@@ -34,9 +34,9 @@ class Query:
 
 
 def matching(entries: Sequence[Entry], query: Query, root: Path) -> list[Entry]:
-    """Returns the entries of which every word holds, sorted; by group first, where there is one."""
+    """Returns the entries of which every word holds, sorted; by group first, where there is one, equals by id."""
     tests = [_test(word.replace('"', ""), root) for word in _WORD.findall(query.words)]
-    found = [entry for entry in entries if all(test(entry) for test in tests)]
+    found = sorted((entry for entry in entries if all(test(entry) for test in tests)), key=lambda entry: entry.id)
     for column in (query.sort, query.group):
         if column:
             found = _sorted(found, column, root)

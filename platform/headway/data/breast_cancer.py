@@ -5,10 +5,10 @@ Source: Street, Wolberg and Mangasarian 1993, "Nuclear feature extraction for br
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 
 from headway.config.contracts import Data, DataSpec
+from headway.data._bundled import breast_cancer
 from headway.data._splits import SplitFractions, column_scaling, fingerprint_arrays, pooled, standardise
 
 
@@ -17,21 +17,16 @@ class Config(SplitFractions):
 
     def load(self) -> Data:
         """Returns the table in three parts."""
-        from sklearn.datasets import load_breast_cancer
-
-        bunch = load_breast_cancer()
-        parts = self.parts(len(bunch.data))
-        tensors = {
-            "input": standardise(bunch.data, parts[0]),
-            "target": torch.from_numpy(bunch.target.astype(np.int64)),
-        }
+        table = breast_cancer()
+        parts = self.parts(len(table.values))
+        tensors = {"input": standardise(table.values, parts[0]), "target": torch.from_numpy(table.target)}
         spec = DataSpec(
             input_kind="features",
-            input_shape=(bunch.data.shape[1],),
+            input_shape=(table.values.shape[1],),
             num_classes=2,
-            feature_names=tuple(str(name) for name in bunch.feature_names),
-            class_names=tuple(str(name) for name in bunch.target_names),
+            feature_names=table.feature_names,
+            class_names=table.class_names,
         )
-        reading = {"scaling": column_scaling(bunch.data, parts[0]).plain()}
-        fingerprint = fingerprint_arrays(bunch.data, bunch.target)
+        reading = {"scaling": column_scaling(table.values, parts[0]).plain()}
+        fingerprint = fingerprint_arrays(table.values, table.target)
         return pooled(spec, parts, tensors, fingerprint=fingerprint, reading=reading)

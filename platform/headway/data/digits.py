@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from headway.config.contracts import Data, DataSpec
+from headway.data._bundled import digits
 from headway.data._splits import SplitFractions, fingerprint_arrays, pixel_scaling, pooled
 
 _LARGEST = 16
@@ -25,11 +26,9 @@ class Config(SplitFractions):
 
     def load(self) -> Data:
         """Returns the digits in three parts."""
-        from sklearn.datasets import load_digits
-
-        bunch = load_digits()
-        images = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
-        target = torch.from_numpy(bunch.target.astype(np.int64))
+        table = digits()
+        images = torch.from_numpy(table.values.astype(np.uint8)).view(-1, 1, 8, 8)
+        target = torch.from_numpy(table.target)
         parts = self.parts(len(images))
         scaling = pixel_scaling(images[parts[0]])
         pixels = scaling.apply(images, torch.float32)
@@ -39,7 +38,7 @@ class Config(SplitFractions):
             input_kind=self.layout,
             input_shape=tuple(pixels.shape[1:]),
             num_classes=10,
-            class_names=tuple(str(digit) for digit in range(10)),
+            class_names=table.class_names,
         )
         fingerprint = fingerprint_arrays(images, target)
         reading = {

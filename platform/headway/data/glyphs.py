@@ -17,6 +17,7 @@ from torch import Tensor
 
 from headway.config.contracts import Data, DataConfig, DataSpec
 from headway.config.keys import derive
+from headway.data._bundled import digits
 from headway.data._glyphs import draw_digits
 from headway.data._splits import TensorSplit, fingerprint_arrays, pixel_scaling
 
@@ -72,8 +73,5 @@ class Config(DataConfig):
 
 
 def _real_digits() -> tuple[Tensor, Tensor]:
-    from sklearn.datasets import load_digits
-
-    bunch = load_digits()
-    images = torch.from_numpy(bunch.images.astype(np.uint8)).unsqueeze(1)
-    return images, torch.from_numpy(bunch.target.astype(np.int64))
+    table = digits()
+    return torch.from_numpy(table.values.astype(np.uint8)).view(-1, 1, 8, 8), torch.from_numpy(table.target)

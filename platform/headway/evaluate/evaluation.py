@@ -6,7 +6,7 @@ import math
 import sys
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -123,7 +123,7 @@ def _measure(recipe: Recipe, data: Data, selection: Selection) -> dict[str, floa
     objective, _ = build_objective(recipe, data, place)
     fill(objective.net, read_weights(selection.checkpoint), selection)
     with quiet_lightning():
-        lightning_trainer(recipe, place, []).validate(objective, verbose=False)
+        lightning_trainer(recipe, place, []).validate(cast(Any, objective), verbose=False)
     return dict(objective.validation_metrics)
 
 

@@ -18,39 +18,46 @@ class StackDraws(Draws):
     """Stands in for `Draws` in a forward pass under `torch.vmap`, and gives each row its own mask.
 
     Args:
-        keys: (seed, step) of each row.
-        rates: the dropout rates of each row, by layer, (K,).
-        num_samples: N.
+        rates: the dropout rates of each row, by layer, float64 (K,).
         device: where masks are made.
     """
 
-    def __init__(
-        self,
-        keys: Sequence[tuple[int, int]],
-        rates: Mapping[int, Tensor],
-        num_samples: int,
-        *,
-        device: torch.device | str = "cpu",
-    ) -> None:
-        distinct = list(dict.fromkeys(keys))
-        super().__init__(0, 0, 0, num_samples * len(distinct), device=device)
-        sample_N = np.arange(num_samples, dtype=np.uint64)
-        self._row_keys = np.concatenate([hash_rows(seed, step, sample_N) for seed, step in distinct], axis=1)
-        self._num_distinct, self._num_samples = len(distinct), num_samples
-        self._which_K = torch.tensor([distinct.index(key) for key in keys], device=device)
-        self._rates = rates
+    def __init__(self, rates: Mapping[int, Tensor], *, device: torch.device | str = "cpu") -> None:
+        super().__init__(0, 0, 0, 0, device=device)
+        # Bits are of 32, too: compared with numbers of 64, each of them would be made one first.
+        self._least = {layer: (rate_K * RANGE).to(torch.int32) for layer, rate_K in rates.items()}
+        self._kept = {layer: 1.0 / (1.0 - rate_K) for layer, rate_K in rates.items()}
+        self._num_samples = self._num_distinct = 0
+        self._which_K: Tensor | None = None
         self._scales: dict[int, Tensor] = {}
         self.row: Tensor | None = None
         """Which row is asked for: under vmap all of them, as one batched number."""
+
+    def begin(self, keys: Sequence[tuple[int, int]], num_samples: int) -> None:
+        """Goes on to a step.
+
+        Args:
+            keys: (seed, step) of each row.
+            num_samples: N.
+        """
+        distinct = list(dict.fromkeys(keys))
+        sample_N = np.arange(num_samples, dtype=np.uint64)
+        self._row_keys = np.concatenate([hash_rows(seed, step, sample_N) for seed, step in distinct], axis=1)
+        self._num_distinct, self._num_samples = len(distinct), num_samples
+        self._num_rows = num_samples * len(distinct)
+        self._which_K = None
+        if len(distinct) > 1:
+            places = {key: place for place, key in enumerate(distinct)}
+            self._which_K = torch.tensor([places[key] for key in keys], device=self.device)
+        self._scales.clear()
 
     def scale(self, layer: int, row_shape: Sequence[int], rate: float, dtype: torch.dtype) -> Tensor:
         """Returns (N, *row_shape) of the row that is asked for; `rate` is the template's and means nothing."""
         if layer not in self._scales:
             bits = self.bits(layer, row_shape).view(self._num_distinct, self._num_samples, *row_shape)
-            bits = bits if self._num_distinct == 1 else bits[self._which_K]
-            rate_K = self._rates[layer]
+            bits = bits if self._which_K is None else bits[self._which_K]
             column = (-1, *[1] * (1 + len(row_shape)))
-            kept = bits >= (rate_K * RANGE).to(torch.int64).view(column)
-            self._scales[layer] = kept.to(dtype).mul_((1.0 / (1.0 - rate_K)).to(dtype).view(column))
+            kept = self._kept[layer].to(dtype).view(column)
+            self._scales[layer] = torch.where(bits >= self._least[layer].view(column), kept, 0.0)
         assert self.row is not None
         return self._scales[layer][self.row]

@@ -42,6 +42,8 @@ def why_not(recipe: Recipe, data: Data) -> str | None:
         return f"trainer.precision {trainer.precision} is a cast for each operation"
     if trainer.compile:
         return "trainer.compile compiles one net"
+    if isinstance(recipe.track.health_every, int):
+        return f"track.health_every {recipe.track.health_every} measures one net at a time"
     if trainer.rng != "keyed":
         return f"trainer.rng {trainer.rng} draws from one generator"
     if trainer.micro_batch is not None and trainer.micro_batch < trainer.batch_size:

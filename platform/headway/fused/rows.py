@@ -16,10 +16,8 @@ import torch
 from headway.config.errors import Stopped
 
 if TYPE_CHECKING:
-    from lightning.pytorch import Callback
-
     from headway.checkpoint.keeper import Keeper
-    from headway.config.contracts import Place
+    from headway.config.contracts import Hooks, Place
     from headway.feed import Feed
     from headway.fused.loop import RowTrainer
     from headway.objectives._chunks import Chunk, ChunkReport
@@ -114,7 +112,7 @@ class Row:
         self.objective, self.wanted, self._made = objective, chunk.num_steps, []
         if not self._wait():
             raise Stopped(f"stopped at step {objective.step}", signal_number=signal.SIGTERM)
-        report.num_samples = sum(objective.train_feed.num_rows(step) for step in range(chunk.first, objective.step))
+        report.num_samples = objective.train_feed.num_samples(chunk.first, objective.step)
         return self._made
 
     def sum_split(self, objective: Objective, feed: Feed) -> Sums:
@@ -128,13 +126,13 @@ class Row:
             raise Stopped(f"stopped at step {objective.step}", signal_number=signal.SIGTERM)
         return self._sums
 
-    def trainer(self, recipe: Recipe, place: Place, callbacks: list[Callback]) -> RowTrainer:
+    def trainer(self, recipe: Recipe, place: Place, hooks: list[Hooks]) -> RowTrainer:
         """Returns the loop that trains it."""
         from headway.checkpoint.keeper import Keeper
         from headway.fused.loop import RowTrainer
 
-        self._keeper = next((callback for callback in callbacks if isinstance(callback, Keeper)), None)
-        return RowTrainer(recipe, place, callbacks)
+        self._keeper = next((listener for listener in hooks if isinstance(listener, Keeper)), None)
+        return RowTrainer(hooks)
 
     def give_report(self, metrics: Metrics) -> bool:
         """Hands a validation to whoever seats the row; returns whether to go on."""

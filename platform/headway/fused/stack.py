@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from headway.config.contracts import Batch
 from headway.fused.draws import StackDraws
+from headway.fused.loop import RowState
 from headway.fused.optimizers import build_optimizer
 from headway.fused.template import build_template
 from headway.nn.batch_norm import BatchNorm
@@ -62,7 +63,7 @@ class Stack:
         optimizers: of the rows, which have made steps or not.
     """
 
-    def __init__(self, objectives: Sequence[Objective], optimizers: Sequence[torch.optim.Optimizer]) -> None:
+    def __init__(self, objectives: Sequence[Objective], optimizers: Sequence[torch.optim.Optimizer | RowState]) -> None:
         self.objectives, self.optimizers = list(objectives), list(optimizers)
         first = self.objectives[0]
         # Those that decay come first, as in the optimizer's groups.
@@ -83,9 +84,19 @@ class Stack:
         self._views = [self._look_into(row) for row in range(len(self.objectives))]
         self._statistics = self._stack_statistics()
         self.template, rates = build_template([objective.net for objective in self.objectives])
-        self._rates = {
+        rates_K = {
             layer: torch.tensor(of_rows, dtype=torch.float64, device=self.device) for layer, of_rows in rates.items()
         }
+        self._draws = StackDraws(rates_K, device=self.device)
+        self._feeds = _Feeds(self.objectives)
+        # They look into the matrix, which an update changes in place.
+        self._leaves = [
+            self.weights_KP[:, place.start : place.stop].view(-1, *place.shape).detach().requires_grad_()
+            for place in self.places
+        ]
+        self.gradients = [
+            self._gradient_KP[:, place.start : place.stop].view(-1, *place.shape) for place in self.places
+        ]
         self._row_K = torch.arange(len(self.objectives), device=self.device)
         self._settings = self._own_settings()
         techniques = [[part for part in row.techniques if isinstance(part, Penalty)] for row in self.objectives]
@@ -176,15 +187,17 @@ class Stack:
         """Makes steps of every row and returns their sums, by row and step."""
         recorded: list[dict[str, Tensor]] = []
         counts: list[list[float]] = []
-        for _ in range(num_steps):
-            sums, count_K = self._step()
+        self.prepare(num_steps)
+        for ahead in range(num_steps):
+            sums, count_K = self._step(ahead)
             recorded.append(sums)
             counts.append(count_K)
-            for objective in self.objectives:
-                objective.step += 1
+        for objective in self.objectives:
+            objective.step += num_steps
         for objective, views in zip(self.objectives, self._views, strict=True):
+            extra = self._optim.extra_state(objective.step)
             for _, state, _, own in views:
-                state.update(own, **self._optim.extra_state(objective.step))
+                state.update(own, **extra)
         names = list(recorded[0])
         table_SMK = torch.stack([torch.stack([sums[name] for name in names]) for sums in recorded]).tolist()
         return [
@@ -195,19 +208,12 @@ class Stack:
             for row in range(len(self.objectives))
         ]
 
-    def _step(self) -> tuple[dict[str, Tensor], list[float]]:
-        """Makes one step of every row; returns sums (K,) by name, and what was counted."""
-        batch, dims, count_K, num_samples = self._batch()
-        draws = StackDraws(
-            [(objective.schedule.seed, objective.step) for objective in self.objectives],
-            self._rates,
-            num_samples,
-            device=self.device,
-        )
-        leaves = [
-            self.weights_KP[:, place.start : place.stop].view(-1, *place.shape).detach().requires_grad_()
-            for place in self.places
-        ]
+    def _step(self, ahead: int) -> tuple[dict[str, Tensor], list[float]]:
+        """Makes one step of every row, by its place in the chunk; returns sums (K,) by name, and what was counted."""
+        batch, dims, count_K = self._feeds.batch(ahead)
+        draws, leaves = self._draws, self._leaves
+        keys = [(objective.schedule.seed, objective.step + ahead) for objective in self.objectives]
+        draws.begin(keys, len(batch["input"]) if dims["input"] is None else batch["input"].shape[1])
         names = [place.name for place in self.places]
         objective = copy.copy(self.objectives[0])
 
@@ -231,41 +237,29 @@ class Stack:
         scale_K = torch.tensor([1.0 / max(count, 1.0) for count in count_K], dtype=losses_K.dtype, device=self.device)
         # The sum over rows: each row's gradient is its own, as if it were alone.
         gradients = torch.autograd.grad((losses_K * scale_K).sum(), leaves)
-        for place, gradient in zip(self.places, gradients, strict=True):
-            self._gradient_KP[:, place.start : place.stop].view(-1, *place.shape).copy_(gradient)
-        gradient_KP = self._gradient_KP
+        for own, gradient in zip(self.gradients, gradients, strict=True):
+            own.copy_(gradient)
         recorded = {"loss": losses_K.detach(), **{name: value.detach() for name, value in sums.items()}}
-        with torch.no_grad():
-            self._add_penalty(gradient_KP)
-            norm_K = self._clip(gradient_KP)
-            if norm_K is not None:
-                recorded["grad_norm"] = norm_K
-            self._optim.update(self.weights_KP, gradient_KP, self.state)
+        norm_K = self.update(ahead)
+        if norm_K is not None:
+            recorded["grad_norm"] = norm_K
         return {name: value.to(torch.float64) for name, value in recorded.items()}, count_K
 
-    def _batch(self) -> tuple[Batch, dict[str, int | None], list[float], int]:
-        """Returns the next batches, along which tensors rows differ, what each row counts, and N.
+    def prepare(self, num_steps: int) -> None:
+        """Gets ready for the updates of the next steps."""
+        self._optim.prepare(num_steps)
 
-        Rows that read the same samples share one batch.
+    @torch.no_grad()
+    def update(self, ahead: int) -> Tensor | None:
+        """Moves the weights by the `gradients`; returns these's norms (K,) where they were clipped by norm.
+
+        Args:
+            ahead: place of the step among those that were prepared.
         """
-        found: dict[tuple[Any, ...], tuple[Batch, float]] = {}
-        keys = []
-        for objective in self.objectives:
-            feed = objective.train_feed
-            key = (id(feed.split), feed.seed, feed.batch_size, objective.step)
-            keys.append(key)
-            if key not in found:
-                share = feed.share(objective.step)
-                batch = share.micro_batches[0].batch
-                count = float(share.num_rows) if objective.counts_rows else float(objective.count(batch))
-                found[key] = batch, count
-        counts = [found[key][1] for key in keys]
-        batches = [found[key][0] for key in keys]
-        first = batches[0]
-        if len(found) == 1:
-            return first, dict.fromkeys(first), counts, len(first["input"])
-        stacked = {name: torch.stack([batch[name] for batch in batches]) for name in first}
-        return stacked, dict.fromkeys(first, 0), counts, len(first["input"])
+        self._add_penalty(self._gradient_KP)
+        norm_K = self._clip(self._gradient_KP)
+        self._optim.update(ahead, self.weights_KP, self._gradient_KP, self.state)
+        return norm_K
 
     def _add_penalty(self, gradient_KP: Tensor) -> None:
         """Adds what each row's `regularize.penalty` makes of its weights."""
@@ -285,6 +279,37 @@ class Stack:
         # What torch's clip_grad_norm_ divides by.
         gradient_KP.mul_((self._clip_norm_K1 / (norm_K1 + 1e-6)).clamp(max=1.0))
         return cast(Tensor, norm_K1.squeeze(1))
+
+
+class _Feeds:
+    """What rows read at each step; those that read the same samples share a batch.
+
+    Args:
+        objectives: of the rows.
+    """
+
+    def __init__(self, objectives: Sequence[Objective]) -> None:
+        self._objectives = objectives
+        feeds = [objective.train_feed for objective in objectives]
+        self._keys = [(id(feed.split), feed.seed, feed.batch_size) for feed in feeds]
+
+    def batch(self, ahead: int) -> tuple[Batch, dict[str, int | None], list[float]]:
+        """Returns the batches of a step, along which tensors rows differ, and what each row counts."""
+        found: dict[tuple[Any, ...], tuple[Batch, float]] = {}
+        keys = [(*key, row.step + ahead) for key, row in zip(self._keys, self._objectives, strict=True)]
+        for key, row in zip(keys, self._objectives, strict=True):
+            if key not in found:
+                share = row.train_feed.share(row.step + ahead)
+                batch = share.micro_batches[0].batch
+                count = float(share.num_rows) if row.counts_rows else float(row.count(batch))
+                found[key] = batch, count
+        counts = [found[key][1] for key in keys]
+        if len(found) == 1:
+            batch = found[keys[0]][0]
+            return batch, dict.fromkeys(batch), counts
+        batches = [found[key][0] for key in keys]
+        stacked = {name: torch.stack([batch[name] for batch in batches]) for name in batches[0]}
+        return stacked, dict.fromkeys(stacked, 0), counts
 
 
 class RowNet:

@@ -188,7 +188,7 @@ def _statuses(records: Sequence[JobRecord]) -> dict[str, tuple[JobStatus, ...]]:
     for record, _ in ask:
         statuses = answers.get(record.job.id)
         if statuses is None:
-            known[record.job.id] = _unknown(record, problem)
+            known[record.job.id] = _unknown(record, problem or f"{record.profile.kind} cannot tell now")
             continue
         known[record.job.id] = tuple(_as_asked(record, status) for status in statuses)
         record.mark_seen(known[record.job.id])

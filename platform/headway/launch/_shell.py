@@ -45,7 +45,8 @@ class Shell:
         if self.host is None:
             return self._do(command, None, {**own_environment(), **(secrets or {})}, command[0])
         lines = [f"export {name}={shlex.quote(value)}" for name, value in (secrets or {}).items()]
-        script = "\n".join([*lines, f"exec {shlex.join(command)}"]) + "\n"
+        # Slurm makes a job's log with the umask that sbatch ran under.
+        script = "\n".join(["umask 077", *lines, f"exec {shlex.join(command)}"]) + "\n"
         return self._do([*_SSH, self.host, "bash -s"], script.encode(), None, command[0])
 
     def put(self, files: Mapping[str, str], folder: str) -> None:
@@ -80,6 +81,7 @@ class Shell:
                 capture_output=True,
                 timeout=_ANSWERS_WITHIN_S,
                 env=environment,
+                umask=0o077,
                 check=False,
             )
         except FileNotFoundError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 
 from headway.launch.base import JobStatus, State, meaning
 
@@ -12,7 +13,8 @@ _COLUMNS = (
 )  # fmt: skip
 FORMAT = ",".join(f"{column}:|" for column in _COLUMNS)
 """For `squeue --Format`: columns of any width, each closed by a bar."""
-SACCT_FIELDS = "JobID,State,ExitCode,NodeList,End,Restarts"
+SACCT_FIELDS = "JobID,JobName,State,ExitCode,NodeList,End"
+"""Fields that every version of sacct has; a count of restarts is not among them."""
 
 _STATES: dict[str, State] = {
     "PENDING": "pending",
@@ -77,20 +79,37 @@ def read_squeue(text: str) -> dict[tuple[str, int], JobStatus]:
     return known
 
 
-def read_sacct(text: str) -> dict[tuple[str, int], JobStatus]:
-    """Returns where jobs stand, by (job id, task)."""
+def read_sacct(text: str, names: Mapping[str, str]) -> dict[tuple[str, int], JobStatus]:
+    """Returns where jobs stand, by (job id, task); a job has a line for each time that it was put back into the queue.
+
+    Args:
+        text: what `sacct --duplicates` printed.
+        names: job id -> the job's name; a cluster that counts from one again gives an id to another job.
+    """
     known: dict[tuple[str, int], JobStatus] = {}
     for line in text.splitlines():
         parts = line.split("|")
         if len(parts) != len(SACCT_FIELDS.split(",")):
             continue
-        name, state, code, nodes, end, restarts = parts
-        job, _, task = name.partition("_")
+        number, name, state, code, nodes, end = parts
+        job, _, task = number.partition("_")
+        if names.get(job) != name:
+            continue
         exit_code, signal = (int(part) for part in code.split(":"))
-        known[job, int(task) if task.isdigit() else 0] = _status(
-            state, "", nodes, "", end, requeues=int(restarts or 0), exit_code=exit_code, signal=signal
-        )
+        for index in _tasks(task):
+            before = known[job, index].requeues + 1 if (job, index) in known else 0
+            known[job, index] = _status(state, "", nodes, "", end, requeues=before, exit_code=exit_code, signal=signal)
     return known
+
+
+def _tasks(text: str) -> list[int]:
+    """Returns the tasks of an array that a line is about: `4`, of those that never started `[0-2,5%1]`; else task 0."""
+    tasks: list[int] = []
+    for part in text.strip("[]").partition("%")[0].split(","):
+        first, dash, last = part.partition("-")
+        if first.isdigit():
+            tasks += range(int(first), int(last) + 1) if dash else [int(first)]
+    return tasks or [0]
 
 
 def _exit_code(text: str) -> tuple[int, int]:

@@ -221,6 +221,8 @@ class Launcher(Kind):
     def statuses(self, sent: Sequence[Sent]) -> dict[str, tuple[JobStatus, ...]]:
         """Returns where jobs stand, by job id, one status a task. One question to the launcher for all of them.
 
+        A job of which nothing can be told just now is left out.
+
         Raises:
             Unreachable: the launcher cannot be asked.
         """

@@ -35,6 +35,7 @@ from headway.launch.base import (
 
 _ASK_EVERY_S = 10.0
 _LOOK_EVERY_S = 3.0
+_NO_SUCH_COMMAND = 127
 FORGOTTEN = "forgotten"
 """Stands for the id of a job that ran, by what its script left, and that Slurm knows no more."""
 _AWAY = ("Unable to contact slurm controller", "Socket timed out", "Connection refused", "Zero Bytes were transmitted")
@@ -135,15 +136,18 @@ class Config(Launcher):
         forgotten = [
             one for one in sent if any((one.native_id, task) not in known for task in range(len(one.job.names)))
         ]
-        if forgotten:
-            # What squeue still knows is newer.
-            known = {**self._from_accounting(forgotten), **known}
-        return {
-            one.job.id: tuple(
+        accounts, problem = self._from_accounting(forgotten)
+        known = {**accounts, **known}  # what squeue still knows is newer
+        found = {
+            one.job.id: [
                 known.get((one.native_id, task)) or self._left_behind(one, task) for task in range(len(one.job.names))
-            )
+            ]
             for one in sent
         }
+        if problem:
+            # Accounts that cannot be read just now are no proof that a job is lost.
+            found = {job: tasks for job, tasks in found.items() if all(task.state != "lost" for task in tasks)}
+        return {job: tuple(tasks) for job, tasks in found.items()}
 
     def cancel(self, sent: Sequence[Sent]) -> None:
         """Ends jobs; the runs save first, within Slurm's KillWait."""
@@ -217,14 +221,17 @@ class Config(Launcher):
             return JobStatus("lost", "Slurm knows nothing of it any more, and it left no exit code")
         return JobStatus("done", exit_code=0) if code == 0 else JobStatus("failed", meaning(code), exit_code=code)
 
-    def _from_accounting(self, sent: Sequence[Sent]) -> dict[tuple[str, int], JobStatus]:
-        """Returns what the accounting knows; {} where the cluster keeps none."""
-        ids = ",".join(one.native_id for one in sent if one.native_id.isdigit())
-        if not ids:
-            return {}
-        command = ["sacct", "--allocations", "--noheader", "--parsable2", "--array", f"--jobs={ids}"]
-        code, said, _ = self._shell.run([*command, f"--format={SACCT_FIELDS}"])
-        return read_sacct(said) if code == 0 else {}
+    def _from_accounting(self, sent: Sequence[Sent]) -> tuple[dict[tuple[str, int], JobStatus], str]:
+        """Returns what the accounts know, nothing where the cluster keeps none; and why they cannot be read."""
+        names = {one.native_id: one.job.id for one in sent if one.native_id.isdigit()}
+        if not names:
+            return {}, ""
+        command = ["sacct", "--allocations", "--duplicates", "--noheader", "--parsable2"]
+        code, said, error = self._shell.run([*command, f"--jobs={','.join(names)}", f"--format={SACCT_FIELDS}"])
+        if code == 0:
+            return read_sacct(said, names), ""
+        none_kept = code == _NO_SUCH_COMMAND or "accounting storage is disabled" in error
+        return {}, "" if none_kept else f"sacct: {last_line(error)}"
 
 
 def _refusal(error: str) -> UserError:

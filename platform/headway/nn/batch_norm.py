@@ -20,6 +20,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from headway.nn.uncompiled import uncompiled
+
 _SHORT = (torch.bfloat16, torch.float16)
 _standing_in = False
 
@@ -33,6 +35,11 @@ def stand_in() -> Iterator[None]:
         yield
     finally:
         _standing_in = False
+
+
+def is_standing_in() -> bool:
+    """Returns whether the rows of this forward only stand in."""
+    return _standing_in
 
 
 class BatchNorm(nn.Module):
@@ -102,7 +109,7 @@ class BatchNorm(nn.Module):
 
 
 # A compiler would make the communication its own, and on gloo the process then dies.
-@torch.compiler.disable  # type: ignore[untyped-decorator]
+@uncompiled
 def sum_over_ranks(value: Tensor) -> Tensor:
     """Returns the sum over ranks, which each of them has; so the gradient of a rank's part is the sum of theirs."""
     if _num_ranks() == 1:

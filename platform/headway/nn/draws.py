@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from headway.config.keys import derive
+from headway.nn.uncompiled import uncompiled
 
 _FIRST = 0x7FEB352D
 _SECOND = 0x846CA68B - (1 << 32)  # as a signed 32-bit number
@@ -70,7 +71,7 @@ class Draws:
         return hash_rows(self._seed, self._step, row_N)
 
     # A compiler would trace the integers and give up on numpy's; a mask is an input to what it compiles.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def bits(self, layer: int, row_shape: Sequence[int]) -> Tensor:
         """Returns int32 (N, *row_shape), uniform over [0, 2**31)."""
         elements = math.prod(row_shape)

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from headway.nn.draws import Draws
 from headway.nn.dropout import Dropout
+from headway.nn.uncompiled import uncompiled
 from headway.nn.variational_dropout import VariationalDropout
 
 RecurrentInit = Literal["scheme", "orthogonal"]
@@ -119,7 +120,7 @@ class RecurrentLayer(nn.Module):
         self.bias_recurrent.zero_()
 
     # A compiler would unroll every step, which takes minutes, or trip over the kernel.
-    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    @uncompiled
     def forward(
         self, x_BTI: Tensor, state: LayerState | None = None, rng: Draws | None = None
     ) -> tuple[Tensor, LayerState]:

@@ -44,6 +44,8 @@ class ChunkReport:
 
     rows: list[dict[str, float]] = field(default_factory=list)
     """One row a step: `step` and the `train/*` metrics."""
+    watched: dict[int, dict[str, float]] = field(default_factory=dict)
+    """Metrics of the steps that a `Watch` measured, by the number of steps made."""
     num_samples: int = 0
     """Samples over all ranks."""
     elapsed_s: float = 0.0

@@ -1,10 +1,11 @@
-"""The LightningModule that every objective is: a net, a loss, metrics and the optimizer.
+"""What every objective is: a net, a loss, metrics and the optimizer.
 
 An objective's heart is `outcome`, a pure function (net, batch, carried state, rng) -> (summed loss,
 count, new state, metric sums). Everything around it is here: the optimizer step with its
 micro-batches, the division by the global count, the metrics summed over ranks.
 
-One call of Lightning's loop makes a `Chunk` of optimizer steps, which `_chunks.py` explains.
+One call of Lightning's loop makes a `Chunk` of optimizer steps, which `_chunks.py` explains. For that loop an objective
+is a LightningModule too (`_under_lightning.py`); one whose steps are made elsewhere imports no Lightning.
 """
 
 from __future__ import annotations
@@ -13,18 +14,18 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
 import torch
-from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 
-from headway.config.contracts import Batch, Engine, ObjectiveConfig, Outcome, State, Technique
+from headway.config.contracts import Batch, Engine, Hooks, ObjectiveConfig, Outcome, State, Technique, Watch
 from headway.feed import Feed, MicroBatch, Share
 from headway.nn.batch_norm import stand_in
 from headway.nn.draws import Draws
 from headway.objectives._carried import CarriedState
 from headway.objectives._chunks import Chunk, ChunkReport, Pace, Schedule
+from headway.objectives._clock import COMMUNICATION, Clock
 from headway.objectives._sums import Sums, add_outcome, column
 
 if TYPE_CHECKING:
@@ -57,11 +58,11 @@ class Stepper(Protocol):
     def sum_split(self, objective: Objective, feed: Feed) -> Sums:
         """Returns the sums of a whole split."""
 
-    def trainer(self, recipe: Recipe, place: Place, callbacks: list[Callback]) -> Any:
+    def trainer(self, recipe: Recipe, place: Place, hooks: list[Hooks]) -> Any:
         """Returns what stands in the place of a Trainer."""
 
 
-class Objective(LightningModule):
+class Objective(nn.Module):
     """Trains a net: override `outcome` and, where not every row counts as one, `count`.
 
     Args:
@@ -85,6 +86,18 @@ class Objective(LightningModule):
     automatic_optimization = False
     counts_rows = True
     """Whether every row counts as one, so that the global count needs no communication."""
+    trainer: Any
+    """Lightning's Trainer, or what stands in its place."""
+
+    @classmethod
+    def make(cls, net: nn.Module, *, for_trainer: bool = True, **parts: Any) -> Self:
+        """Returns the objective of a net; `for_trainer` makes it the LightningModule that a Trainer wants."""
+        if not for_trainer:
+            return cls(net, **parts)
+        from headway.objectives._under_lightning import under_lightning
+
+        kind: type[Self] = under_lightning(cls)
+        return kind(net, **parts)
 
     def __init__(
         self,
@@ -111,6 +124,9 @@ class Objective(LightningModule):
         self._eval_metrics = list(eval_metrics)
         self.stop_requested = stop_requested
         self.stepper = stepper
+        self.watch: Watch | None = None
+        """Measures some of the steps that the objective makes."""
+        self.clock = Clock()
         self.step = 0
         """Optimizer steps made so far."""
         self.report = ChunkReport()
@@ -119,6 +135,9 @@ class Objective(LightningModule):
         self.carried = CarriedState()
         self._pace = Pace(schedule.steps_per_call)
         self._validation_sums: Sums = {}
+        self._validating_since = 0.0
+        self._watched: dict[int, Tensor] = {}
+        """This rank's sums of the chunk's steps that were measured."""
 
     # ---- the heart -------------------------------------------------------------------------------
 
@@ -163,11 +182,12 @@ class Objective(LightningModule):
         if self._shares is None:
             self._shares = self.train_feed.shares(chunk.first, self.schedule.total_steps)
         recorded: list[Sums] = []
-        for _ in range(chunk.num_steps):
+        for place in range(chunk.num_steps):
             waiting = time.perf_counter()
             share = next(self._shares)
             report.data_s += time.perf_counter() - waiting
             report.num_samples += share.num_rows
+            self.clock.start(self.device, last=place == chunk.num_steps - 1)
             recorded.append(self._optimizer_step(share))
             self.step += 1
         return recorded
@@ -184,14 +204,21 @@ class Objective(LightningModule):
             technique.before_forward(self.engine, self.step)
         if self.optim is not None and self.optim.needs_closure:
             return self._minimize(optimizer, share, scale)
-        sums = self._gradient(share, scale)
+        watch = self.watch if self.watch is not None and self.watch.due(self.step) else None
+        with watch.listening() if watch else nullcontext():
+            sums = self._gradient(share, scale)
         self._change_gradient()
+        if watch is not None:
+            watch.before_update(self.engine)
         norm = self.engine.update(optimizer, self.schedule.clip_norm)
         if norm is not None:
             sums["grad_norm"] = norm
+        if watch is not None:
+            self._watched[self.step] = watch.after_update(self.engine)
         for technique in self.techniques:
             technique.after_update(self.engine, self.step)
         self._count_step()
+        self.clock.lap("update")
         return sums
 
     def _gradient(self, share: Share, scale: Tensor | float) -> Sums:
@@ -204,14 +231,19 @@ class Objective(LightningModule):
             with nullcontext() if micro.counts else stand_in():
                 state = self.carried.before(place, micro, self.device)
                 outcome = self.engine.forward(micro.batch, state, self._draws(micro))
+            self.clock.lap("forward")
             # Strategies average gradients over the ranks; the world's size in `scale` makes that a sum.
-            self.engine.backward(outcome.loss_sum * (scale if micro.counts else 0.0))
+            self.engine.backward(outcome.loss_sum * (scale if micro.counts else 0.0), self._lap_backward)
+            self.clock.lap(COMMUNICATION if self.engine.tells_waiting and place == last else "backward")
             if micro.counts:
                 add_outcome(sums, outcome)
                 if outcome.state is not None:
                     carried[place] = outcome.state
         self.carried.replace(carried)
         return sums
+
+    def _lap_backward(self) -> None:
+        self.clock.lap("backward")
 
     def _change_gradient(self) -> Tensor | float:
         """Lets the techniques act on the whole gradient; returns what that means for the loss."""
@@ -226,18 +258,25 @@ class Objective(LightningModule):
     def _minimize(self, optimizer: torch.optim.Optimizer, share: Share, scale: Tensor | float) -> Sums:
         """Makes one step of an optimizer that looks at the loss of the batch as often as it likes."""
         first: Sums = {}
+        watch = self.watch if self.watch is not None and self.watch.due(self.step) else None
 
         def closure() -> Tensor:
-            sums = self._gradient(share, scale)
+            with watch.listening() if watch and not first else nullcontext():
+                sums = self._gradient(share, scale)
             added = self._change_gradient()
+            if watch is not None and not first:
+                watch.before_update(self.engine)
             first.update({} if first else sums)
             mine = torch.as_tensor(sums.get("loss", 0.0), dtype=torch.float64, device=self.device).reshape(1)
             return self.engine.sum_over_ranks(mine.clone())[0] * scale / self.engine_world_size + added
 
         self.engine.minimize(optimizer, closure)
+        if watch is not None:
+            self._watched[self.step] = watch.after_update(self.engine)
         for technique in self.techniques:
             technique.after_update(self.engine, self.step)
         self._count_step()
+        self.clock.lap("update")
         return first
 
     def rate(self, step: int) -> float:
@@ -251,7 +290,11 @@ class Objective(LightningModule):
         counts = [self.count(micro.batch) for micro in share.micro_batches if micro.counts]
         total = torch.as_tensor(sum(counts), dtype=torch.float64 if self.device.type == "cpu" else torch.float32)
         # A batch with nothing to count has no gradient, rather than an infinite one.
-        return self.engine.sum_over_ranks(total.to(self.device)).clamp(min=1.0)
+        total = total.to(self.device)
+        self.clock.lap("forward")
+        total = self.engine.sum_over_ranks(total).clamp(min=1.0)
+        self.clock.lap(COMMUNICATION if self.engine.tells_waiting else "forward")
+        return total
 
     def _draws(self, micro: MicroBatch) -> Draws | None:
         if not (self.schedule.keyed and self.training):
@@ -262,11 +305,13 @@ class Objective(LightningModule):
         """Sums the chunk's metrics over the ranks, in one communication, and agrees on pace and stop."""
         names = ["loss", "count", *self.metric_names, *self._train_metrics]
         table_SM = torch.stack([column(recorded, name, self.device) for name in names], dim=1)
-        shared = torch.cat([table_SM.flatten(), torch.zeros(2, dtype=table_SM.dtype, device=self.device)])
+        watched = [sums.to(table_SM) for sums in self._watched.values()]
+        shared = torch.cat([table_SM.flatten(), *watched, torch.zeros(2, dtype=table_SM.dtype, device=self.device)])
         shared[-2] = float(self.stop_requested())
         shared[-1] = time.perf_counter() - started
         shared = self.engine.sum_over_ranks(shared)
         *flat, stop, elapsed = shared.tolist()
+        self.clock.stop()
         # Norms are of the whole gradient already: no sum over ranks.
         norms = column(recorded, "grad_norm", self.device).tolist() if "grad_norm" in recorded[0] else []
         width = len(names)
@@ -279,9 +324,18 @@ class Objective(LightningModule):
             if norms:
                 row["train/grad_norm"] = norms[index]
             report.rows.append(row)
+        self._publish_watched(flat[chunk.num_steps * width :], report)
         report.stop = stop > 0
         report.elapsed_s = elapsed / self.engine_world_size
         self._pace.measure(chunk, report.elapsed_s)
+
+    def _publish_watched(self, flat: list[float], report: ChunkReport) -> None:
+        """Takes what the steps that were measured say, from sums over the ranks."""
+        for place, step in enumerate(self._watched):
+            assert self.watch is not None
+            size = len(flat) // len(self._watched)
+            report.watched[step + 1] = self.watch.metrics(flat[place * size : (place + 1) * size])
+        self._watched = {}
 
     def chunks(self) -> Iterator[Chunk]:
         """Yields the chunks up to the next validation, or to the end."""
@@ -297,10 +351,12 @@ class Objective(LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Starts the sums at nothing."""
         self._validation_sums = {}
+        self._validating_since = time.perf_counter()
 
     def on_validation_epoch_end(self) -> None:
         """Sums over the ranks and leaves `validation_metrics`."""
         self.validation_metrics = self.close_sums(self._validation_sums, "val")
+        self.clock.seconds["validation"] += time.perf_counter() - self._validating_since
 
     def evaluate(self, feed: Feed, prefix: str) -> dict[str, float]:
         """Returns the metrics of a whole split, such as `{"test/loss": 0.1}`. Called on all ranks."""
@@ -359,6 +415,11 @@ class Objective(LightningModule):
         return batch
 
     @property
+    def device(self) -> torch.device:
+        """Returns where it is trained."""
+        return torch.device(self.train_feed.place.device_name)
+
+    @property
     def engine(self) -> Engine:
         """Returns the strategy, as what the steps ask of it."""
         return cast(Engine, self.trainer.strategy)
@@ -371,7 +432,7 @@ class Objective(LightningModule):
     @property
     def optimizer(self) -> torch.optim.Optimizer:
         """Returns the optimizer that the strategy holds."""
-        return self.trainer.strategy.optimizers[0]
+        return cast(torch.optim.Optimizer, self.trainer.strategy.optimizers[0])
 
     def _count_step(self) -> None:
         """Tells Lightning of a step, so that `trainer.global_step` is true for whoever reads it."""

@@ -34,7 +34,7 @@ class Config(BuiltIn):
 
     def build(self, net: nn.Module, **parts: Any) -> CausalLM:
         """Returns the objective."""
-        return CausalLM(net, **parts)
+        return CausalLM.make(net, **parts)
 
 
 class CausalLM(Objective):

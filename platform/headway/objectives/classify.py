@@ -43,7 +43,7 @@ class Config(BuiltIn):
 
     def build(self, net: nn.Module, **parts: Any) -> Classify:
         """Returns the objective."""
-        return Classify(net, loss=self.loss, label_smoothing=self.label_smoothing, **parts)
+        return Classify.make(net, loss=self.loss, label_smoothing=self.label_smoothing, **parts)
 
 
 class Classify(Objective):

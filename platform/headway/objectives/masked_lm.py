@@ -38,7 +38,7 @@ class Config(BuiltIn):
 
     def build(self, net: nn.Module, **parts: Any) -> MaskedLM:
         """Returns the objective."""
-        return MaskedLM(net, **parts)
+        return MaskedLM.make(net, **parts)
 
 
 class MaskedLM(Objective):

@@ -27,7 +27,7 @@ class Config(BuiltIn):
 
     def build(self, net: nn.Module, **parts: Any) -> Reconstruct:
         """Returns the objective."""
-        return Reconstruct(net, **parts)
+        return Reconstruct.make(net, **parts)
 
 
 class Reconstruct(Objective):

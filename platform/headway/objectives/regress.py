@@ -24,7 +24,7 @@ class Config(BuiltIn):
 
     def build(self, net: nn.Module, **parts: Any) -> Regress:
         """Returns the objective."""
-        return Regress(net, **parts)
+        return Regress.make(net, **parts)
 
 
 class Regress(Objective):

@@ -40,7 +40,7 @@ class Config(BuiltIn):
 
     def build(self, net: nn.Module, **parts: Any) -> Seq2Seq:
         """Returns the objective."""
-        return Seq2Seq(net, label_smoothing=self.label_smoothing, **parts)
+        return Seq2Seq.make(net, label_smoothing=self.label_smoothing, **parts)
 
 
 class Seq2Seq(Objective):

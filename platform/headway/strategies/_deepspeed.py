@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any, cast
 
@@ -19,7 +20,8 @@ from lightning.pytorch.strategies import DDPStrategy, DeepSpeedStrategy
 from torch import Tensor
 
 from headway.config.contracts import DrawNoise, EditGradient, EditWeight, Place
-from headway.strategies._engine import RankEnvironment, StepEngine
+from headway.strategies._engine import StepEngine
+from headway.strategies._environment import RankEnvironment
 
 _BUCKET = 50_000_000
 
@@ -77,7 +79,9 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
         """Tells the engine whether the next backward ends the step."""
         self.deepspeed_engine.set_gradient_accumulation_boundary(last)
 
-    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        self, loss: Tensor, computed: Callable[[], None] = lambda: None
+    ) -> None:
         """Adds the loss's gradient."""
         self.deepspeed_engine.backward(loss)
 
@@ -146,6 +150,39 @@ class DeepSpeed(StepEngine, DeepSpeedStrategy):
         for weight, _ in self._undisturbed:
             self._set_working_copy(weight, safe_get_full_fp32_param(weight))
         self._undisturbed.clear()
+
+    # ---- what is measured ------------------------------------------------------------------------
+
+    def own_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's slice of each weight's fp32 copy."""
+        from deepspeed.utils import safe_get_local_fp32_param
+
+        self._settle()
+        for name, weight in self._weights:
+            if self.zero_stage_3:
+                yield name, self._unpadded(weight, safe_get_local_fp32_param(weight))
+            elif (mapping := cast(Any, weight)._hp_mapping) is not None:
+                yield name, mapping.get_hp_fragment()
+
+    def own_gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's slice of each gradient."""
+        from deepspeed.utils import safe_get_local_grad
+
+        scale = float(getattr(self.deepspeed_engine.optimizer, "loss_scale", 1.0))
+        for name, weight in self._weights:
+            if self.zero_stage_3:
+                part = self._unpadded(weight, safe_get_local_grad(weight))
+            elif (mapping := cast(Any, weight)._hp_mapping) is not None:
+                part = mapping.get_lp_grad_fragment(cast(Any, weight)._index_in_param_group)
+            else:
+                continue
+            yield name, part if scale == 1.0 else part.float() / scale
+
+    def _unpadded(self, weight: torch.nn.Parameter, part: Tensor) -> Tensor:
+        """Returns a stage 3 slice without what fills up the last ones."""
+        length = int(cast(Any, weight).partition_numel())
+        left = int(cast(Any, weight).ds_numel) - length * self.global_rank
+        return part.flatten()[: max(0, min(length, left))]
 
     @property
     def _weight_dtype(self) -> torch.dtype:

@@ -7,80 +7,30 @@ micro-batch instead, which is how those libraries mean to be used.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor, distribute_tensor
 
-from headway.config.contracts import DrawNoise, EditGradient, EditWeight, Place
+from headway.config.contracts import DrawNoise, EditGradient, EditWeight
 from headway.optim import live_state, plain_state
 
 if TYPE_CHECKING:
     from lightning.pytorch.strategies import Strategy
+    from torch.distributed.tensor import DTensor
 
     _Base = Strategy
 else:
     _Base = object
 
 
-class RankEnvironment(ClusterEnvironment):
-    """Tells Lightning where this process stands; whoever started it has said so already."""
-
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self.place = place
-
-    @property
-    def creates_processes_externally(self) -> bool:
-        """Returns True: headway starts ranks with torch's elastic agent, never with Lightning's launchers."""
-        return True
-
-    @property
-    def main_address(self) -> str:
-        """Returns the host of rank 0."""
-        return os.environ.get("MASTER_ADDR", "127.0.0.1")
-
-    @property
-    def main_port(self) -> int:
-        """Returns the port of rank 0's store."""
-        return int(os.environ.get("MASTER_PORT", "29500"))
-
-    @staticmethod
-    def detect() -> bool:
-        """Returns False: it is always named."""
-        return False
-
-    def world_size(self) -> int:
-        """Returns the number of ranks."""
-        return self.place.world_size
-
-    def set_world_size(self, size: int) -> None:
-        """Does nothing: the size is given."""
-
-    def global_rank(self) -> int:
-        """Returns this rank."""
-        return self.place.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """Does nothing: the rank is given."""
-
-    def local_rank(self) -> int:
-        """Returns this rank's place on its node."""
-        return self.place.local_rank
-
-    def node_rank(self) -> int:
-        """Returns this node's place."""
-        return self.place.rank // self.place.local_world_size
-
-
 class StepEngine(_Base):
     """The steps, for strategies whose optimizer is torch's own: single, DDP, FSDP2."""
+
+    tells_waiting = False
 
     def training_step(self, *arguments: Any, **keywords: Any) -> Any:
         """Calls the module directly, unless it is a user's own that counts on Lightning's loop."""
@@ -107,7 +57,9 @@ class StepEngine(_Base):
     def accumulate(self, *, last: bool) -> None:
         """Says whether the next forward and backward are the step's last, after which gradients are averaged."""
 
-    def backward(self, loss: Tensor) -> None:  # type: ignore[override]
+    def backward(  # type: ignore[override]
+        self, loss: Tensor, computed: Callable[[], None] = lambda: None
+    ) -> None:
         """Adds the loss's gradient."""
         scaler = getattr(self.precision_plugin, "scaler", None)
         (loss if scaler is None else scaler.scale(loss)).backward()
@@ -204,6 +156,31 @@ class StepEngine(_Base):
         if scaler is not None and scaler._per_optimizer_states[id(optimizer)]["stage"].value == 0:
             scaler.unscale_(optimizer)
 
+    # ---- what is measured ------------------------------------------------------------------------
+
+    def own_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's slice of each weight, or the weights of which it speaks for all ranks."""
+        self._settle()
+        return ((name, _own(weight)) for name, weight in self._spoken_for())
+
+    def own_gradients(self) -> Iterator[tuple[str, Tensor]]:
+        """Yields this rank's slice of each gradient, or the gradients of which it speaks for all ranks."""
+        scaler = getattr(self.precision_plugin, "scaler", None)
+        scale = None
+        if scaler is not None and scaler._per_optimizer_states[id(self.optimizers[0])]["stage"].value == 0:
+            scale = scaler._scale
+        for name, weight in self._spoken_for():
+            if weight.grad is not None:
+                # Not in place: what is looked at is not changed.
+                yield name, _own(weight.grad) if scale is None else _own(weight.grad) / scale
+
+    def _spoken_for(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yields the weights that this rank measures: where all have the whole, each rank takes some."""
+        ranks = cast(Any, self)
+        for place, (name, weight) in enumerate(self._weights):
+            if _is_sliced(weight) or place % ranks.world_size == ranks.global_rank:
+                yield name, weight
+
     def sum_over_ranks(self, values: Tensor) -> Tensor:
         """Returns the element-wise sum."""
         if dist.is_initialized() and dist.get_world_size() > 1:
@@ -254,12 +231,29 @@ class StepEngine(_Base):
 
 def _whole(value: Tensor) -> Tensor:
     """Returns the whole of a sharded tensor; every rank has to ask."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    return cast("DTensor", value).full_tensor() if _is_sliced(value) else value
+
+
+def _own(value: Tensor) -> Tensor:
+    """Returns what this rank holds of a tensor."""
+    return cast("DTensor", value).to_local() if _is_sliced(value) else value
+
+
+def _is_sliced(value: Tensor) -> bool:
+    """Returns whether ranks share a tensor; torch takes half a second to import slices, which plain ones need not."""
+    if type(value) in (Tensor, nn.Parameter):
+        return False
+    from torch.distributed.tensor import DTensor
+
+    return isinstance(value, DTensor)
 
 
 def _laid_out_like(own: Tensor, value: Tensor) -> Tensor:
     value = value.to(own.device, own.dtype)
-    if isinstance(own, DTensor):
-        # Every rank has the whole: each cuts out its slice, and nothing is sent.
-        return distribute_tensor(value, own.device_mesh, own.placements, src_data_rank=None)
-    return value
+    if not _is_sliced(own):
+        return value
+    from torch.distributed.tensor import distribute_tensor
+
+    like = cast("DTensor", own)
+    # Every rank has the whole: each cuts out its slice, and nothing is sent.
+    return distribute_tensor(value, like.device_mesh, like.placements, src_data_rank=None)

@@ -11,7 +11,8 @@ from torch import nn
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 
 from headway.config.contracts import Place
-from headway.strategies._engine import RankEnvironment, StepEngine
+from headway.strategies._engine import StepEngine
+from headway.strategies._environment import RankEnvironment
 
 
 class FSDP(StepEngine, ModelParallelStrategy):

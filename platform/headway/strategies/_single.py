@@ -12,4 +12,4 @@ class Single(StepEngine, SingleDeviceStrategy):
     """One process."""
 
     def __init__(self, place: Place) -> None:
-        SingleDeviceStrategy.__init__(self, device="cpu" if place.device == "cpu" else f"cuda:{place.local_rank}")
+        SingleDeviceStrategy.__init__(self, device=place.device_name)

@@ -6,6 +6,8 @@ same of both.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import logging
 import os
 import random
@@ -15,7 +17,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +50,8 @@ _QUIET = {
     "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
 }
 OBJECT_STORE_BYTES = 100 * 2**20
+# Else Python's own end walks several times over all that was imported, which takes more than a second.
+atexit.register(gc.freeze)
 _ANSWERS_WITHIN_S = 5.0
 
 
@@ -84,7 +88,9 @@ def run_trials(
             with stop_on_signals(flag) if on_main_thread else nullcontext(flag), _rows(job, choice, room):
                 os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.pending)
                 try:
-                    build_tuner(ledger, job, flag, on_change, room=room, seats=choice.seats).fit()
+                    tuner = build_tuner(ledger, job, flag, on_change, room=room, seats=choice.seats)
+                    with _callbacks_uncounted():
+                        tuner.fit()
                 finally:
                     os.environ.pop("TUNE_MAX_PENDING_TRIALS_PG")
     # What Tune kept is of no further use.
@@ -169,7 +175,8 @@ def concurrency(plan: Plan) -> int:
 def _cpus_here(plan: Plan, choice: Choice | None) -> int:
     """Returns how many CPUs Ray is to believe in on this machine: one for each rank of the trials at a time."""
     if choice is not None and choice.seats:
-        return max(choice.arrays, len(os.sched_getaffinity(0)))
+        # It starts a worker for each, of which rows in this process have no use.
+        return max(choice.arrays, len(os.sched_getaffinity(0))) if choice.arrays else 0
     return concurrency(plan) * plan.ranks
 
 
@@ -265,7 +272,7 @@ def ray_session(num_cpus: int, *, address: str | None = None) -> Iterator[bool]:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
     if address is None:
         # "local": never the cluster that happens to be up.
-        with _sessions_of_their_own():
+        with _as_a_part_of_this_process():
             ray.init(
                 address="local",
                 num_cpus=num_cpus,
@@ -298,24 +305,54 @@ def _knock(address: str) -> None:
         socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
 
 
+_NOT_STARTED = ("start_monitor", "start_log_monitor", "start_api_server")
+"""Processes that Ray starts for clusters that grow, for logs that it shows and for its dashboard."""
+
+
 @contextmanager
-def _sessions_of_their_own() -> Iterator[None]:
-    """Has Ray's processes start in sessions of their own.
+def _as_a_part_of_this_process() -> Iterator[None]:
+    """Has Ray start what a sweep needs, in sessions of their own.
 
     A signal to this process's group, as terminals and schedulers send it, would end Ray's before this one has told them
     what to do; this process would wait for them for a minute. When this process ends, however it does, Linux ends them.
+
+    The processes that are left out cost two seconds at the start and one at the end.
     """
-    from ray._private import services
+    from ray._private import services, utils
+    from ray._private.node import Node
 
     class Apart(services.ConsolePopen):  # type: ignore[misc]  # Ray has no types
         def __init__(self, *arguments: Any, **options: Any) -> None:
             super().__init__(*arguments, start_new_session=True, **options)
 
-    before, services.ConsolePopen = services.ConsolePopen, Apart
+    with ExitStack() as stack:
+        stack.enter_context(_replaced(services, "ConsolePopen", Apart))
+        # An agent with what a dashboard needs is larger; to ask whether that is there imports it here, too.
+        stack.enter_context(_replaced(utils, "get_dashboard_dependency_error", lambda: ImportError("left out")))
+        for name in _NOT_STARTED:
+            stack.enter_context(_replaced(Node, name, lambda *_, **__: None))
+        yield
+
+
+def _callbacks_uncounted() -> AbstractContextManager[None]:
+    """Has Ray not count callbacks for its statistics, which are off: it imports W&B to know one when it sees it."""
+    from ray.air._internal import usage
+
+    return _replaced(usage, "tag_callbacks", lambda _: False)
+
+
+@contextmanager
+def _replaced(owner: Any, name: str, value: Any) -> Iterator[None]:
+    """Has something of Ray's be something else; nothing where it is not there."""
+    before = getattr(owner, name, None)
+    if before is None:
+        yield
+        return
+    setattr(owner, name, value)
     try:
         yield
     finally:
-        services.ConsolePopen = before
+        setattr(owner, name, before)
 
 
 def build_tuner(

@@ -91,7 +91,7 @@ def _faster(plan: Plan, seats: int, processes: int, arrays: int) -> Choice:
 
     assert plan.probe is not None
     recipe, data = plan.probe
-    pace = measure_pace(recipe, data, {size for size in (8, 24, seats) if size <= seats})
+    pace = measure_pace(recipe, data, {size for size in (2, 8, 24, seats) if size <= seats}, apart=processes)
     size = pace.best_size
     a_row = pace.together[size] / size
     apart = _PROCESS_START_S + plan.num_trials * plan.total_steps * pace.alone / processes

@@ -83,7 +83,7 @@ def _movement(recipe: Recipe, data: Data, seed: int) -> dict[str, float]:
     """Returns the mean absolute movement of each layer's outputs on one batch, over a few steps."""
     changed = recipe.model_copy(update={"trainer": recipe.trainer.model_copy(update={"seed": seed})})
     torch.manual_seed(seed)
-    objective, _ = build_objective(changed, data, Place(device=choose_device(recipe.trainer)))
+    objective, _ = build_objective(changed, data, Place(device=choose_device(recipe.trainer)), for_trainer=False)
     before = _outputs(objective)
     _train(objective)
     after = _outputs(objective)

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psutil
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
 
+from headway.config.contracts import Hooks
 from headway.config.errors import Stopped, TrainingFailed
+from headway.objectives._clock import COMMUNICATION, PARTS
 
 if TYPE_CHECKING:
     from headway.objectives._chunks import Chunk
@@ -22,6 +23,8 @@ OnReport = Callable[[dict[str, float]], bool]
 """Called with the metrics of each validation; False stops the run."""
 
 HEARTBEAT_S = 5.0
+PERFORMANCE_S = 1.0
+"""Seconds of training between rows of performance."""
 
 
 class Sink(Protocol):
@@ -34,13 +37,15 @@ class Sink(Protocol):
         """Finishes what was written."""
 
 
-class Recorder(Callback):
+class Recorder(Hooks):
     """Writes rows on rank 0; ends the run when the loss is no number.
 
     Args:
         sinks: where rows go; empty on all ranks but the first.
         every: steps between training rows.
         tokens_per_sample: for tokens a second; None where samples are no sequences.
+        flops_per_sample: counts a sample's operations, forward and backward; called once. None where it cannot.
+        peak_flops: the most operations a second that the devices can do together; None where that is not known.
         heartbeat: called at most every few seconds with the step, on rank 0.
     """
 
@@ -50,18 +55,22 @@ class Recorder(Callback):
         *,
         every: int,
         tokens_per_sample: int | None = None,
+        flops_per_sample: Callable[[], float | None] = lambda: None,
+        peak_flops: float | None = None,
         heartbeat: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.sinks = sinks
         self.every = every
         self.tokens_per_sample = tokens_per_sample
+        self.peak_flops = peak_flops
+        self._count_flops = flops_per_sample
+        self._flops_per_sample: float | None = None
+        self._counted = False
         self.heartbeat = heartbeat
         self._beat = time.monotonic()
         self._since = _Since()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Chunk, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Chunk, batch_idx: int) -> None:
         """Writes the rows of a chunk.
 
         Raises:
@@ -72,12 +81,16 @@ class Recorder(Callback):
         self._since.add(report.num_samples, batch.num_steps, report.elapsed_s, report.data_s)
         broken = next((row for row in report.rows if not math.isfinite(row["train/loss"])), None)
         rows = [
-            row
+            row | report.watched.get(int(row["step"]), {})
             for row in report.rows
-            if row["step"] % self.every == 0 and (broken is None or row["step"] < broken["step"])
+            if (row["step"] % self.every == 0 or row["step"] in report.watched)
+            and (broken is None or row["step"] < broken["step"])
         ]
-        if rows and self.sinks and self._since.elapsed_s >= 1.0:
-            rows[-1] = rows[-1] | self._performance(objective)
+        if rows and self.sinks and self._since.elapsed_s >= PERFORMANCE_S:
+            if not self._counted:
+                # Once, and only for a run that is long enough to be worth it.
+                self._counted, self._flops_per_sample = True, self._count_flops()
+            rows[-1] = rows[-1] | self.performance(objective)
         self.emit(rows)
         if broken is not None:
             raise TrainingFailed(
@@ -88,10 +101,10 @@ class Recorder(Callback):
             self._beat = time.monotonic()
             self.heartbeat(objective.step)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Writes the validation's row."""
         objective = cast("Objective", pl_module)
-        self.emit([{"step": objective.step, **validation_report(objective), **self._performance(objective)}])
+        self.emit([{"step": objective.step, **validation_report(objective), **self.performance(objective)}])
 
     def emit(self, rows: list[Row]) -> None:
         """Hands rows to every sink."""
@@ -104,24 +117,33 @@ class Recorder(Callback):
         for sink in self.sinks:
             sink.close()
 
-    def _performance(self, objective: Objective) -> Row:
+    def performance(self, objective: Objective) -> Row:
         """Returns the `perf/*` metrics since they were last asked for."""
         since, self._since = self._since, _Since()
+        measured_steps, seconds = objective.clock.take()
+        row: Row = {f"perf/{part}_time_s": seconds[part] for part in ("validation", "checkpoint") if seconds.get(part)}
         if since.steps == 0:
-            return {}
+            return row
         rate = since.samples / since.elapsed_s
-        row = {
+        row |= {
             "perf/samples_per_s": rate,
             "perf/step_time_s": since.elapsed_s / since.steps,
             "perf/data_time_s": since.data_s / since.steps,
             "perf/memory_bytes": _memory_bytes(objective.device),
         }
+        if measured_steps:
+            parts = [*PARTS, *([COMMUNICATION] if COMMUNICATION in seconds else [])]
+            row |= {f"perf/{part}_time_s": seconds.get(part, 0.0) / measured_steps for part in parts}
         if self.tokens_per_sample is not None:
             row["perf/tokens_per_s"] = rate * self.tokens_per_sample
+        if self._flops_per_sample is not None:
+            row["perf/flops_per_s"] = rate * self._flops_per_sample
+            if self.peak_flops is not None:
+                row["perf/mfu"] = row["perf/flops_per_s"] / self.peak_flops
         return row
 
 
-class Listener(Callback):
+class Listener(Hooks):
     """Tells somebody of each validation, once its checkpoint is saved, and asks whether to go on.
 
     Args:
@@ -131,7 +153,7 @@ class Listener(Callback):
     def __init__(self, on_report: OnReport) -> None:
         self.on_report = on_report
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
         """Asks; all ranks hear the answer.
 
         Raises:

@@ -1,4 +1,4 @@
-"""One rank of two that trains cases of [name, recipe] in order; the test sets RANK and where rank 0 is."""
+"""One rank of two that trains cases of [name, recipe] in order; `on_two_ranks` sets RANK and where rank 0 is."""
 
 from __future__ import annotations
 

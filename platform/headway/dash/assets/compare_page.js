@@ -1,0 +1,97 @@
+/* Some runs side by side: their curves over each other, and the settings in which they differ. */
+"use strict";
+(function (Headway) {
+  const { h, fill } = Headway.dom;
+  const { parts } = Headway;
+  const { link } = Headway.address;
+
+  async function answer(ids, signal) {
+    if (!Headway.api.exported) return Headway.api.get("api/compare", { runs: ids.join(",") }, signal);
+    const runs = await Promise.all(ids.map((id) => Headway.api.get("api/run/" + id)));
+    return compared(runs);
+  }
+
+  /** Returns what /api/compare answers, from what each run answers. */
+  function compared(runs) {
+    const names = [...new Set(runs.flatMap((run) => Object.keys(run.recipe)))].sort();
+    const rows = names.map((name) => ({ name, values: runs.map((run) => run.recipe[name] ?? null) }));
+    const differs = (row) => new Set(row.values.map((value) => JSON.stringify(value))).size > 1;
+    return {
+      runs: runs.map((run) => run.row), differences: rows.filter(differs), same: rows.filter((row) => !differs(row)).length,
+      metrics: [...new Set(runs.flatMap((run) => run.metrics))],
+    };
+  }
+
+  function differencesTable(found) {
+    const columns = [
+      { key: "name", label: "Setting", rowHead: true, cell: (row) => row.name },
+      ...found.runs.map((run, at) => ({
+        key: String(at), label: run.id, value: (row) => row.values[at], cell: (row) => h("span.mono", null, Headway.format.named(row.name, row.values[at])),
+      })),
+    ];
+    const table = Headway.table.make({ columns, caption: "Settings that differ", keyOf: (row) => row.name, sort: "name" });
+    table.show(found.differences);
+    const same = found.same ? h("p.note", null, Headway.format.count(found.same, "other setting") + (found.same === 1 ? " is" : " are") + " the same.") : null;
+    return found.differences.length ? [table.element, same] : [parts.message("They differ in no setting."), same];
+  }
+
+  function legend(runs, rows, draw, remove) {
+    return h("ul.legend", { "aria-label": "Runs" }, runs.map((run, at) => {
+      const mark = h("span.line-mark", { "aria-hidden": "true", class: "dash-" + Math.floor(run.at / 8) % 3 });
+      const paint = () => mark.style.setProperty("--mark", run.colour());
+      paint();
+      const eye = h("button", { type: "button", "aria-pressed": "true", title: "Show or hide its curves", onclick: () => {
+        run.hidden = !run.hidden;
+        eye.setAttribute("aria-pressed", String(!run.hidden));
+        draw();
+      } }, mark, h("span.name", null, run.label));
+      const row = rows[at];
+      return h("li", null, eye, parts.state(row.state, row.reason), h("span.note", null, row.metric_name ? row.metric_name + " " + Headway.format.number(row.metric) : ""),
+        h("a", { href: link("run", run.id), "aria-label": "Open " + run.id }, "Open"),
+        h("button.quiet", { type: "button", "aria-label": "Take " + run.id + " away", onclick: () => remove(run.id) }, "Remove"));
+    }));
+  }
+
+  function adder(ids, go) {
+    const list = h("datalist", { id: "other-runs" });
+    const input = h("input", { type: "search", list: "other-runs", placeholder: "Add a run", "aria-label": "Add a run", autocomplete: "off",
+      oninput: Headway.dom.debounce(suggest, 150), onchange: () => input.value && known.has(input.value) && go([...ids, input.value]) });
+    const known = new Set();
+    async function suggest() {
+      if (known.has(input.value)) return go([...ids, input.value]);
+      const all = Headway.api.exported
+        ? Headway.query.answer(await Headway.api.get("api/runs", { all: 1 }), { q: input.value, size: 20 })
+        : await Headway.api.get("api/runs", { q: input.value, size: 20 });
+      const others = all.rows.filter((row) => !ids.includes(row.id));
+      others.forEach((row) => known.add(row.id));
+      return fill(list, others.map((row) => h("option", { value: row.id })));
+    }
+    return [input, list];
+  }
+
+  /** Shows the page that compares the runs which the address names. */
+  async function show(page) {
+    const ids = (page.params.runs || "").split(",").filter(Boolean);
+    const go = (wanted) => {
+      const { params } = Headway.address.now();
+      location.hash = link("compare", "", { ...params, runs: wanted.join(",") });
+    };
+    const head = h("div.page-head", null, h("h1", null, "Compare"), adder(ids, go));
+    if (!ids.length) {
+      fill(page.root, head, parts.message("Choose runs in the table of runs, or add one by its name."));
+      return;
+    }
+    const found = await answer(ids, page.signal);
+    const runs = found.runs.map((row, at) => ({
+      id: row.id, label: row.id, at, hidden: false, colour: () => Headway.charts.palette(at), metrics: row.metrics || [...found.metrics],
+    }));
+    const board = Headway.curveBoard.make(page, runs);
+    const makeLegend = () => legend(runs, found.runs, board.draw, (gone) => go(ids.filter((id) => id !== gone)));
+    const legendBox = h("div.legend-box", null, makeLegend());
+    page.onLeave(Headway.theme.onChange(() => fill(legendBox, makeLegend())));
+    fill(page.root, head, legendBox, board.element, parts.section("Settings that differ", differencesTable(found)));
+    page.onLeave(Headway.live.watch({ runs: ids }, { rows: ({ run, series }) => board.grow(run, series), reset: board.reload }));
+  }
+
+  Headway.pages = { ...Headway.pages, compare: show };
+})((window.Headway = window.Headway || {}));

@@ -1,0 +1,1 @@
+"""What a training's inside looks like while it goes on, and what its arithmetic comes to."""
