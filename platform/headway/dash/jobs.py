@@ -38,6 +38,8 @@ class Jobs:
         self._busy: dict[str, float] = {}
         """When each launcher that has not answered yet was asked."""
         self._asked: dict[str, float] = {}
+        self._problems: dict[str, str | None] = {}
+        """Why each launcher could not be asked; None where it could."""
         self._read = 0.0
 
     def answer(self, *, wait: bool = False) -> dict[str, Any]:
@@ -58,6 +60,8 @@ class Jobs:
                     problems[record.profile.kind] = task.status.reason.removeprefix(board.LAST_SEEN).strip(": ")
         now = time.monotonic()
         for key, together in board.by_launcher(records).items():
+            if self._problems.get(key) is not None:
+                problems[together[0].profile.kind] = self._problems[key] or ""
             if now - busy.get(key, now) > EVERY_S:
                 problems[together[0].profile.kind] = f"has not answered for {now - busy[key]:.0f} s"
         kinds = dict.fromkeys(record.profile.kind for record in records)
@@ -142,13 +146,17 @@ class Jobs:
         return records
 
     def _ask(self, key: str, records: Sequence[JobRecord]) -> None:
+        tasks, problem = [], None
         try:
             tasks = board.look(records)
+        except UserError as error:
+            problem = str(error)
         finally:
             with self._lock:
                 self._busy.pop(key, None)
         with self._lock:
-            for record in records:
+            self._problems[key] = problem
+            for record in records if problem is None else ():
                 self._tasks[record.job.id] = [task for task in tasks if task.record.job.id == record.job.id]
 
 

@@ -1,0 +1,138 @@
+"""The dashboard as files, and runs that W&B wrote elsewhere."""
+
+import json
+import random
+
+import pytest
+
+from headway.dash.export import answer_key
+from headway.dash.offline_wandb import OfflineRuns
+
+
+def data(folder):
+    """Returns the answers that an exported page is given."""
+    found = {}
+    for path in (folder / "data").glob("*.js"):
+        text = path.read_text()
+        if path.name != "index.js":
+            assert text.startswith('window.HEADWAY_EXPORT.put("')
+            key, _, answer = text.removeprefix('window.HEADWAY_EXPORT.put("').partition('",')
+            assert path.name == f"{key}.js"
+            found[key] = json.loads(answer.removesuffix(");\n"))
+    return found
+
+
+@pytest.fixture(scope="module")
+def exported(server, made, tmp_path_factory):
+    from headway.dash.serve import write_export
+
+    folder = tmp_path_factory.mktemp("export") / "page"
+    num_runs = write_export(made, folder, wandb=None, progress=lambda _: None)
+    return folder, data(folder), num_runs
+
+
+def test_the_answers_are_the_servers(exported, server):
+    folder, answers, num_runs = exported
+    table = answers[answer_key("api/runs", {"all": "1"})]
+    assert len(table["rows"]) == num_runs == server.get("/api/runs")["total"]
+    assert set(table["rows"][0]["values"]) == set(table["columns"])
+    assert answers["api~2Fabout"]["export"] is True
+    assert answers["api~2Fabout"]["actions"] is False
+    for path in ("api/run/mlp-digits-0", "api/run/torn-metrics", "api/run/holiday-photos", "api/sweeps", "api/jobs"):
+        assert answers[answer_key(path, {})] == server.get(f"/{path}")
+    for axis in ("step", "time", "tokens"):
+        parameters = {"points": "1000", "x": axis}
+        asked = server.get(f"/api/run/gpt-python-docs-1/series?points=1000&x={axis}")
+        assert answers[answer_key("api/run/gpt-python-docs-1/series", parameters)] == asked
+    assert answer_key("api/run/mlp-digits-0/series", {"points": "1000", "x": "tokens"}) not in answers
+    log = answers[answer_key("api/run/mlp-digits-0/log", {"from": "-65536", "rank": "0"})]
+    assert log == server.get("/api/run/mlp-digits-0/log?rank=0&from=-65536")
+    assert answers[answer_key("api/sweep/digits-asha", {})]["importance"]
+    picture = folder / "data" / "files" / "mlp-digits-0" / "media" / "misclassified-00000150.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    text = answers[answer_key("api/run/mlp-digits-0/file", {"path": "media/sample-00000150.txt"})]
+    assert "def step_150" in text["text"]
+
+
+def test_the_page_is_whole_and_takes_nothing_from_elsewhere(exported):
+    folder, _, _ = exported
+    page = (folder / "index.html").read_text()
+    assert '<script defer src="data/index.js"></script>' in page
+    assert "VERSION" not in page
+    assert "http://" not in page
+    assert "https://" not in page
+    assert not any(path.is_symlink() for path in folder.rglob("*"))
+
+
+def test_a_folder_that_holds_something_is_left_alone(command, tmp_path):
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "page").mkdir()
+    (tmp_path / "page" / "mine").write_text("kept")
+    done = command("dash", "--export", tmp_path / "page", "--runs", tmp_path / "runs")
+    assert done.returncode == 2
+    assert done.stderr == f"headway: --export: {tmp_path}/page is not empty; name a new folder\n"
+    assert [path.name for path in (tmp_path / "page").iterdir()] == ["mine"]
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory):
+    """Returns a folder in which the real SDK left two runs, one of them torn."""
+    import wandb
+
+    folder = tmp_path_factory.mktemp("elsewhere")
+    draw = random.Random(0)
+    for name in ("whole", "torn"):
+        with wandb.init(
+            mode="offline", dir=str(folder), project="other", id=name, tags=["theirs"],
+            config={"optim": {"lr": 0.1}, "depth": 3}, settings=wandb.Settings(silent=True),
+        ) as run:  # fmt: skip
+            for step in range(40):
+                run.log({"val/loss": 1.0 / (step + 1), "plain": draw.random()})
+    (path,) = folder.rglob("run-torn.wandb")
+    path.write_bytes(path.read_bytes()[:-700])
+    (folder / "run-none.wandb").write_bytes(b"nothing of W&B's")
+    return folder
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_runs_of_wandb_are_rows_and_curves(offline, serve, tmp_path):
+    with serve(tmp_path, "--wandb", str(offline)) as server:
+        rows = {row["id"]: row for row in server.get("/api/runs?columns=optim.lr,val/loss")["rows"]}
+        assert set(rows) == {"wandb-whole", "wandb-torn"}
+        whole = rows["wandb-whole"]
+        assert (whole["source"], whole["state"], whole["recipe"], whole["tags"]) == (
+            "wandb",
+            "done",
+            "other",
+            ["theirs"],
+        )
+        assert whole["values"] == {"optim.lr": 0.1, "val/loss": pytest.approx(1 / 40)}
+        assert whole["step"] == 39
+        page = server.get("/api/run/wandb-whole")
+        assert page["recipe"] == {"optim.lr": 0.1, "depth": 3}
+        assert page["metrics"] == ["val/loss", "wandb/plain"]
+        (curve,) = server.get("/api/run/wandb-whole/series?names=val/loss")["series"]
+        assert curve["x"] == [*range(40)]
+        assert curve["y"] == pytest.approx([1 / (step + 1) for step in range(40)])
+        assert rows["wandb-torn"]["state"] in ("running", "died")
+        assert any("torn at byte" in problem for problem in server.get("/api/run/wandb-torn")["problems"])
+        assert [row["id"] for row in server.get("/api/runs?q=depth=3%20-id:torn")["rows"]] == ["wandb-whole"]
+        assert server.post("/api/run/wandb-whole/delete").status == 400
+        assert server.ask("/api/run/wandb-whole/log").status == 404
+        assert server.ask("/api/run/wandb-whole/file?path=media/x.png").status == 404
+
+
+def test_a_file_that_is_none_of_wandbs_is_told_of(offline):
+    found = OfflineRuns(offline)
+    assert len(found.entries()) == 2
+    assert len(found.problems) == 1
+    assert "not a run of W&B's" in found.problems[0]
+
+
+def test_a_folder_without_such_runs_is_one_line(command, tmp_path):
+    (tmp_path / "runs").mkdir()
+    for folder, said in (("nowhere", "is no folder"), ("runs", "holds no run-*.wandb")):
+        done = command("dash", "--no-open", "--runs", tmp_path / "runs", "--wandb", tmp_path / folder)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"headway: --wandb: {tmp_path / folder} {said}")
+        assert done.stderr.count("\n") == 1
