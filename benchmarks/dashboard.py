@@ -32,7 +32,7 @@ from typing import Any
 
 import psutil
 
-from headway.run import MetricsFile, create_run
+from headway.run import MetricsFile, make_run_folder
 
 HERE = Path(__file__).parent
 VIEWERS = 50
@@ -97,9 +97,11 @@ def serving(runs: Path) -> Iterator[Dash]:
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         told = json.loads(process.stdout.readline())
-        yield Dash(told["port"], psutil.Process(process.pid), begin)
-        process.send_signal(signal.SIGINT)
-        process.wait(timeout=20)
+        try:
+            yield Dash(told["port"], psutil.Process(process.pid), begin)
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(timeout=20)
 
 
 def make(folder: Path, num_runs: int, num_rows: int) -> None:
@@ -169,7 +171,8 @@ def charts(dash: Dash, num_rows: int) -> list[Line]:
 
 def live(dash: Dash, runs: Path, name: str, num_viewers: int) -> list[float]:
     """Returns the seconds that each of many updates took to the last of the viewers."""
-    run = create_run(runs, "live", name=name)
+    run = make_run_folder(runs / f"{name}-{time.time_ns()}")
+    name = run.id
     run.recipe.write_text("name: live\n")
     file = MetricsFile(run.metrics)
     file.write([{"step": 0, "train/loss": 1.0}])
@@ -183,7 +186,9 @@ def live(dash: Dash, runs: Path, name: str, num_viewers: int) -> list[float]:
         return bool(data["series"]["train/loss"][-1][0] < 100)
 
     threads = [dash.listen(f"runs={name}&table=1", hear) for _ in range(num_viewers)]
+    until = time.monotonic() + 30
     while len(heard.get(0, [])) < num_viewers:
+        assert time.monotonic() < until, "the viewers are not told of the first row"
         time.sleep(0.05)
     written = {}
     for step in range(1, 101):
@@ -199,8 +204,9 @@ def live(dash: Dash, runs: Path, name: str, num_viewers: int) -> list[float]:
 def crowd(dash: Dash, runs: Path) -> list[Line]:
     """Measures many viewers at once."""
     times = live(dash, runs, "crowded", VIEWERS)
-    streams = [dash.listen("table=1&runs=long-0,long-1", lambda *_: not done.is_set()) for _ in range(VIEWERS)]
     done = threading.Event()
+    for _ in range(VIEWERS):
+        dash.listen("table=1&runs=long-0,long-1", lambda *_: not done.is_set())
     time.sleep(1)
     dash.process.cpu_percent()
     time.sleep(5)
@@ -219,7 +225,6 @@ def crowd(dash: Dash, runs: Path) -> list[Line]:
     for viewer in viewers:
         viewer.join()
     done.set()
-    del streams
     return [
         Line(f"live update to the last of {VIEWERS} viewers", spread(times), "100 ms"),
         Line(f"first page while {VIEWERS} viewers look, each once a second", spread(pages), "300 ms (p95)"),

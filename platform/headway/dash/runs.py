@@ -19,6 +19,11 @@ from headway.dash.entries import Entry, Row, read_entry, shown_name, unreadable
 from headway.dash.query import MAX_PAGE, Query, groups, matching
 
 REFRESH_S = 1.0
+AGAIN_S = 0.2
+"""Seconds between two looks for a run that is not known."""
+KEPT_S = 5.0
+"""Seconds for which what a query found is told again: the newest metrics of runs that go on change without a word."""
+_KEPT_QUERIES = 64
 PROCESS_S = 5.0
 """Seconds between two looks at whether a running run's process is there."""
 _TICK_NS = 500_000_000
@@ -53,6 +58,7 @@ class Runs:
         self._processes = 0.0
         self._version = 0
         self._columns: tuple[int, list[str]] = (-1, [])
+        self._found: dict[tuple[str, str, str], tuple[int, float, list[Entry]]] = {}
         self._problem: str | None = None
         self._told: dict[str, Row | None] | None = None
         """Rows that changed since the table's viewers were last told, None for those that are gone."""
@@ -158,10 +164,19 @@ class Runs:
     def find(self, run_id: str) -> Entry | None:
         """Returns a run; None where there is none of that id."""
         self.refresh()
+        found = self._known(run_id)
+        if found is None:
+            # It may have begun a moment ago.
+            self.refresh(at_most_every_s=AGAIN_S)
+            found = self._known(run_id)
+        return found
+
+    def _known(self, run_id: str) -> Entry | None:
         entry = self._entries.get(run_id) or self._more.get(run_id)
         if entry is not None and entry.id == run_id:
             return entry
-        return next((entry for entry in list(self._entries.values()) if entry.id == run_id), None)
+        with self._lock:
+            return next((entry for entry in self._entries.values() if entry.id == run_id), None)
 
     def row(self, entry: Entry, columns: Iterable[str] = ()) -> Row:
         """Returns a run's row, with further columns in `values`."""
@@ -172,7 +187,7 @@ class Runs:
         self.refresh()
         with self._lock:
             entries = [*self._entries.values(), *self._more.values()]
-        found = matching(entries, query, self.root)
+        found = self._matching(entries, query)
         size = min(max(query.size, 1), MAX_PAGE)
         page = found if query.everything else found[query.page * size : (query.page + 1) * size]
         columns = self.columns() if query.everything else query.columns
@@ -187,6 +202,19 @@ class Runs:
             "foreign": self._foreign[:20],
             "problem": self._problem,
         }
+
+    def _matching(self, entries: list[Entry], query: Query) -> list[Entry]:
+        """Returns what a query is for; many viewers ask the same, and are told the same until something changes."""
+        key, version, now = (query.words, query.sort, query.group), self._version, time.monotonic()
+        known = self._found.get(key)
+        if known is not None and known[0] == version and now - known[1] < KEPT_S:
+            return known[2]
+        found = matching(entries, query, self.root)
+        with self._lock:
+            if len(self._found) >= _KEPT_QUERIES:
+                self._found.clear()
+            self._found[key] = (version, now, found)
+        return found
 
     def columns(self) -> list[str]:
         """Returns every name that some run's recipe has, and every metric that its status tells."""

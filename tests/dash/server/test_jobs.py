@@ -75,7 +75,7 @@ def test_a_launcher_that_cannot_be_asked_is_told_and_its_jobs_are_as_last_seen(c
     (record,) = list_records(runs)
     # The same record as a cluster's, whose login node is not there.
     whole = json.loads((record.folder / "job.json").read_text())
-    whole["profile"] = {"kind": "slurm", "host": "no.such.host.invalid"}
+    whole["profile"] = {"kind": "slurm", "host": "no.such.host.invalid", "folder": "/nowhere"}
     (record.folder / "job.json").write_text(json.dumps(whole))
     with serve(runs) as server:
         (job,) = wait_for(server, lambda jobs: jobs)

@@ -220,6 +220,15 @@ def test_viewers_are_told_of_what_somebody_elses_question_found(tmp_path):
 
 
 @pytest.mark.quick
+def test_a_run_that_began_a_moment_ago_is_found(tmp_path):
+    table = Runs(tmp_path)
+    assert table.find("a") is None
+    put(tmp_path, "a", recipe__yaml="name: x\n")
+    time.sleep(0.21)
+    assert table.find("a") is not None
+
+
+@pytest.mark.quick
 def test_runs_that_go_while_they_are_read_are_gone(tmp_path):
     for number in range(50):
         put(tmp_path, f"run-{number}", recipe__yaml="name: x\n", status__json='{"state": "done"}')
