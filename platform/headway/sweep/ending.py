@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 
 import psutil
 
@@ -51,7 +52,7 @@ def _running_process(sweep: SweepFolder) -> psutil.Process:
         raise UserError(
             f"{sweep.id}: its process {driver.pid} is gone and there is nothing to stop; its trials' runs are kept"
         )
-    if not any("headway" in part for part in _command_line(process)):
+    if not any(Path(part).name == "headway" for part in _command_line(process)):
         raise UserError(
             f"{sweep.id}: process {driver.pid} is no headway command; "
             f"if it is a script of yours that sweeps, stop it with kill {driver.pid}"
