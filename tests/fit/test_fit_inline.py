@@ -33,6 +33,7 @@ def test_a_fit_leaves_the_documented_run_folder(tiny_mlp, tmp_path) -> None:
     run = RunFolder(Path(result.run_dir))
     assert {path.name for path in run.path.iterdir()} == {
         "recipe.yaml", "data.json", "manifest.json", "status.json", "metrics.jsonl", "logs", "checkpoints", "lock",
+        "alerts.jsonl", "media", "media.jsonl", "system",
     }  # fmt: skip
     assert result.status == "done" == run.status()["state"]
     assert result.step == 30

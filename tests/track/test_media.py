@@ -34,7 +34,7 @@ def picture(path: Path) -> Image.Image:
 
 
 def test_a_classifier_shows_what_it_takes_for_what_and_its_filters(tiny_mlp, tmp_path) -> None:
-    result = fit(tiny_mlp, runs=tmp_path, name="mine", progress=False)
+    result = fit(tiny_mlp, {"track.health_every": "never"}, runs=tmp_path, name="mine", progress=False)
     run = RunFolder(Path(result.run_dir))
     index = {row["name"]: row for row in read_index(run)}
     assert set(index) == {"predictions", "misclassified", "first-filters"}
@@ -57,7 +57,7 @@ def test_a_language_model_shows_what_it_writes_and_where_it_looks(tmp_path) -> N
         "data": {"kind": "text", "path": str(text), "sequence_length": 11},
         "optim": {"kind": "adamw", "lr": 1e-3},
         "trainer": {"max_steps": 2, "batch_size": 2, "validate_every": 2, "threads": 1, "accelerator": "cpu"},
-        "track": {"wandb": "disabled"},
+        "track": {"wandb": "disabled", "health_every": "never"},
     }
     result = fit(recipe, runs=tmp_path, name="mine", progress=False)
     run = RunFolder(Path(result.run_dir))

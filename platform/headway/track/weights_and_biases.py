@@ -28,6 +28,7 @@ from headway.track.artifacts import log_checkpoints, log_code
 from headway.track.fragments import last_step_on_disk, mark_synced, once_written
 from headway.track.media import give_media, read_index
 from headway.track.node_monitor import EVERY_S, NodeRows
+from headway.track.patience import within
 from headway.track.upload_copies import is_for_wandb
 from headway.track.wandb_server import NoAnswer, WandbServer, known_address, known_key, known_server, quiet_wandb
 
@@ -47,6 +48,8 @@ FINISH_S = 30.0
 """How long a run's end waits for what is not uploaded yet; it is on the disk already."""
 DRAIN_S = 60.0
 FLUSH_EVERY_S = 5.0
+_LATE_S = 5.0
+"""How much later than it was told to W&B's process may give up before it is ended."""
 _NEARLY_NOTHING = 1 << 20
 
 
@@ -108,6 +111,9 @@ class WandbSink:
         self.folder = run
         self.problem = ""
         """What keeps W&B from having all of the run."""
+        self._broken = False
+        """Whether W&B's own process takes no more rows."""
+        self._takes_artifacts = True
         self.why = choice.why
         self.mode = choice.mode
         self._say = say
@@ -130,7 +136,7 @@ class WandbSink:
         earlier = -1 if self.mode == "online" else last_step_on_disk(run.path / "wandb")
         self._next_step = max(int(self.run.starting_step), earlier + 1)
         if recipe.track.code and alone:
-            self.do(lambda wandb_run: log_code(wandb_run, run))
+            self._log_artifact(log_code)
         self._thread = threading.Thread(target=self._feed, name=f"wandb-{run.id}", daemon=True)
         self._thread.start()
         if resumed_at is not None and self._next_step <= resumed_at:
@@ -207,7 +213,7 @@ class WandbSink:
     def _feed(self) -> None:
         """Gives W&B what was written, until there is no more."""
         while (item := self._queue.get()) is not None:
-            if self.problem:
+            if self._broken:
                 continue
             try:
                 if callable(item):
@@ -218,8 +224,23 @@ class WandbSink:
                     self._log_nodes()
             except Exception as error:
                 # The training goes on without W&B, and says so.
+                self._broken = True
                 self.problem = f"W&B's own process failed ({type(error).__name__}: {error})"[:300]
                 self._say(f"{self.problem}; metrics.jsonl has every row")
+
+    def _log_artifact(self, log: Callable[[Any, RunFolder], None]) -> None:
+        """Has an artifact logged. The SDK asks the server for it: one that is gone costs artifacts, and no row."""
+
+        def work(run: Any) -> None:
+            if not self._takes_artifacts:
+                return
+            try:
+                log(run, self.folder)
+            except Exception as error:
+                self._takes_artifacts = False
+                self.problem = f"W&B took no artifact ({type(error).__name__}: {error})"[:300]
+
+        self.do(work)
 
     def _log(self, row: Row) -> None:
         step = int(row["step"])
@@ -257,11 +278,12 @@ class WandbSink:
         media = [row for row in read_index(self.folder) if row.get("time", 0) >= self._began]
         self.do(lambda run: give_media(run, self.folder, media))
         if self._wants_checkpoints:
-            self.do(lambda run: log_checkpoints(run, self.folder))
+            self._log_artifact(log_checkpoints)
         self.do(lambda run: run.summary.update(summary))
         self._queue.put(None)
         self._thread.join(DRAIN_S)
         if self._thread.is_alive():
+            self._broken = True
             self.problem = f"W&B did not take all rows within {DRAIN_S:.0f} s"
             self._say(f"{self.problem}; metrics.jsonl has every row")
         self._finish(0 if ending is None or isinstance(ending, Stopped) else 1)
@@ -269,14 +291,16 @@ class WandbSink:
     def _finish(self, exit_code: int) -> None:
         fragment = Path(self.run.dir).parent
         try:
-            self.run.finish(exit_code=exit_code)
+            within(FINISH_S + _LATE_S, lambda: self.run.finish(exit_code=exit_code))
         except TimeoutError:
             self.problem = f"W&B did not take all within {FINISH_S:.0f} s"
             self._say(f"{self.problem}; what is left is on disk: `headway sync {self.folder.id}` uploads it")
             return
         except Exception as error:
             self.problem = self.problem or f"W&B's own process failed ({type(error).__name__}: {error})"[:300]
-        if self.problem:
+            self._say(f"{self.problem}; what is left is on disk: `headway sync {self.folder.id}` uploads it")
+            return
+        if self._broken:
             return
         if self.mode == "offline":
             self._count_back(fragment)
