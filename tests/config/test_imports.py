@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "lightning", "ray", "wandb", "deepspeed")
-VERBS = ("fit", "sweep", "recipes", "schema", "runs", "doctor", "data", "data fetch")
+VERBS = ("fit", "sweep", "recipes", "schema", "runs", "doctor", "data", "data fetch", "dash")
 
 HELP = """
 import contextlib, io, sys

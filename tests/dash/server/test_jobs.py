@@ -73,16 +73,20 @@ def test_a_launcher_that_cannot_be_asked_is_told_and_its_jobs_are_as_last_seen(c
     sent = command("submit", "fit", recipe_file, "--on", "local", "--name", "far", "--runs", runs)
     assert sent.returncode == 0, sent.stderr
     (record,) = list_records(runs)
+    file = record.folder / "job.json"
+    own = file.read_text()
     # The same record as a cluster's, whose login node is not there.
-    whole = json.loads((record.folder / "job.json").read_text())
-    whole["profile"] = {"kind": "slurm", "host": "no.such.host.invalid", "folder": "/nowhere"}
-    (record.folder / "job.json").write_text(json.dumps(whole))
-    with serve(runs) as server:
-        (job,) = wait_for(server, lambda jobs: jobs)
-        assert (job["run"], job["launcher"]) == ("far", "slurm")
-        until = time.monotonic() + 60
-        while (told := server.get("/api/jobs")["launchers"]) == [{"name": "slurm", "error": None}]:
-            assert time.monotonic() < until
-            time.sleep(0.3)
-        assert told[0]["error"]
-        assert server.get("/api/jobs")["jobs"][0]["state"] in ("pending", "running")
+    profile = {"kind": "slurm", "host": "no.such.host.invalid", "folder": "/nowhere", "runs": "/nowhere"}
+    file.write_text(json.dumps({**json.loads(own), "profile": profile}))
+    try:
+        with serve(runs) as server:
+            (job,) = server.get("/api/jobs")["jobs"]
+            assert (job["run"], job["launcher"]) == ("far", "slurm")
+            until = time.monotonic() + 60
+            while (told := server.get("/api/jobs")["launchers"]) == [{"name": "slurm", "error": None}]:
+                assert time.monotonic() < until
+                time.sleep(0.3)
+            assert told[0]["error"]
+            assert server.get("/api/jobs")["jobs"][0]["state"] in ("pending", "running")
+    finally:
+        file.write_text(own)
