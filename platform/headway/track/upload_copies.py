@@ -25,7 +25,7 @@ from headway.track.fragments import Fragment
 from headway.track.wandb_server import Held
 from headway.wandb_file import LogFile, step_of, write_log
 
-SPARSE = ("val/", "test/")
+SPARSE = ("val/", "test/", "health/")
 """Rows that W&B always gets: there are few of them."""
 _NOT_ENDED = 255
 Row = dict[str, Any]
