@@ -65,3 +65,33 @@ def test_page_and_export_name_an_answer_alike() -> None:
     names = json.loads(node(program, str(ASSETS / "api.js"), json.dumps(asked)))
     assert names == [answer_key(path, parameters) for path, parameters in asked]
     assert all(re.fullmatch(r"[A-Za-z0-9._~-]{1,150}", name) for name in names)
+
+
+def test_what_never_ceases_to_change_is_drawn_all_the_same_and_never_twice_at_a_time() -> None:
+    program = """
+        globalThis.window = globalThis;
+        (0, eval)(fs.readFileSync(process.argv[1], 'utf8'));
+        const page = { signal: { aborted: false }, onLeave: (work) => (page.leave = work) };
+        const told = { ran: 0, at_once: 0, most: 0 };
+        const changed = Headway.dom.throttle(page, async () => {
+            told.ran += 1;
+            told.most = Math.max(told.most, (told.at_once += 1));
+            await new Promise((done) => setTimeout(done, 40));
+            told.at_once -= 1;
+        }, 20);
+        const changes = setInterval(changed, 2);
+        const until = Date.now() + 30000;
+        setInterval(() => {
+            if (told.ran < 3 && Date.now() < until) return;
+            clearInterval(changes);
+            page.signal.aborted = true;
+            page.leave();
+            const before = told.ran;
+            changed();
+            setTimeout(() => (console.log(JSON.stringify({ ...told, after: told.ran - before })), process.exit()), 200);
+        }, 1);
+    """
+    told = json.loads(node(program, str(ASSETS / "dom.js")))
+    assert told["ran"] >= 3
+    assert told["most"] == 1
+    assert told["after"] == 0

@@ -145,14 +145,16 @@ def test_hyperband_pauses_and_goes_on_with_the_better_half(ray: None, tmp_path: 
         assert steps == sorted(set(steps))
 
 
-@pytest.mark.parametrize("fuse", ["on", "off"])
-def test_a_population_takes_weights_and_keeps_changed_settings_apart(ray: None, tmp_path: Path, fuse: str) -> None:
+# Processes do not start at once: trials that end before the next has begun would have nobody to take weights from.
+@pytest.mark.parametrize(("fuse", "synchronous"), [("on", False), ("on", True), ("off", True)])
+def test_a_population_takes_weights_and_keeps_changed_settings_apart(
+    ray: None, tmp_path: Path, fuse: str, synchronous: bool
+) -> None:
     space = {"optim.lr": {"loguniform": [1e-4, 1e-1]}, "optim.weight_decay": {"uniform": [0.0, 0.1]}}
     settings = {"scheduler": {"kind": "pbt", "quantile": 0.5, "resample": 0.0}, "space": space, "fuse": fuse}
-    # Processes do not start at once: trials that end before the next has begun have nobody to take weights from.
-    epochs, interval = (5, 1) if fuse == "on" else (60, 20)
-    settings["scheduler"]["interval_steps"] = interval * STEPS_PER_EPOCH
-    found = search(tmp_path, "p", trials=4, **settings, **{"trainer.max_epochs": epochs, "max_concurrent": 4})
+    settings["scheduler"]["interval_steps"] = STEPS_PER_EPOCH
+    settings["scheduler"]["synchronous"] = synchronous
+    found = search(tmp_path, "p", trials=4, **settings, **{"trainer.max_epochs": 3, "max_concurrent": 4})
     assert {trial.status for trial in found.trials} == {"done"}
     exchanges = 0
     for trial in found.trials:

@@ -155,6 +155,9 @@ class Scheduler(Section):
     """pbt, pb2: share of trials that give, and share that take."""
     resample: Annotated[float, Field(ge=0, le=1)] = 0.25
     """pbt: how likely a changed setting is drawn anew rather than multiplied by 0.8 or 1.2."""
+    synchronous: bool = False
+    """pbt, pb2: whether all trials wait for the last at each exchange: none is compared with one that has trained less,
+    and a population larger than what runs at a time takes turns. Trials in processes are started anew at each."""
     mutate: list[str] | None = None
     """pbt, pb2: paths of the space that change on the way; those that may when absent."""
 
@@ -162,7 +165,7 @@ class Scheduler(Section):
     def _only_its_own(self) -> Scheduler:
         of_kind = {
             "grace_steps": ("asha", "median"), "reduction": ("asha", "hyperband"), "interval_steps": POPULATIONS,
-            "quantile": POPULATIONS, "resample": ("pbt",), "mutate": POPULATIONS,
+            "quantile": POPULATIONS, "resample": ("pbt",), "synchronous": POPULATIONS, "mutate": POPULATIONS,
         }  # fmt: skip
         for name, kinds in of_kind.items():
             # A resolved recipe has every default written out.

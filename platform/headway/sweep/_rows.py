@@ -11,6 +11,7 @@ import gc
 import inspect
 import os
 import platform as machine
+import tempfile
 import time
 import uuid
 from collections import OrderedDict, deque
@@ -212,9 +213,11 @@ class RowManager:
 
     def _lend(self, seat: _Seat) -> _TrainingResult:
         """Copies a trial's checkpoints for another trial, or for itself later."""
-        folder = self._lent / f"{seat.trial.run.id}-{seat.reports:04d}"
-        seat.host.ask_and_wait("lend", seat.trial_id, str(folder))
-        return _TrainingResult(checkpoint=Checkpoint.from_directory(str(folder)), metrics=dict(seat.result))
+        # One that waits for others may be asked twice at one report.
+        self._lent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=f"{seat.trial.run.id}-{seat.reports:04d}-", dir=self._lent)
+        seat.host.ask_and_wait("lend", seat.trial_id, folder)
+        return _TrainingResult(checkpoint=Checkpoint.from_directory(folder), metrics=dict(seat.result))
 
     def _adopt(self, seat: _Seat, lent: _TrainingResult) -> None:
         """Has a trial that has not begun go on from a copy."""

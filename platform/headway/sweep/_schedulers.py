@@ -65,6 +65,7 @@ def _population(plan: Plan) -> Any:
             quantile_fraction=settings.quantile,
             custom_explore_fn=keep_in_range,
             log_config=False,
+            synch=settings.synchronous,
         )
     return PopulationBasedTraining(
         time_attr="step",
@@ -75,6 +76,7 @@ def _population(plan: Plan) -> Any:
         resample_probability=settings.resample,
         custom_explore_fn=keep_in_range,
         log_config=False,
+        synch=settings.synchronous,
     )
 
 

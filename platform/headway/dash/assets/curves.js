@@ -210,7 +210,7 @@
       card.update();
     }
 
-    const later = Headway.dom.debounce(load, 1000);
+    const later = Headway.dom.throttle(page, load, 1000);
     return { element: card.element, name, load, draw: () => card.update(), grow };
   }
 

@@ -65,5 +65,32 @@
     };
   }
 
-  Headway.dom = { h, svg, fill, announce, debounce };
+  /**
+   * Returns a function that runs `work` soon: once for all calls within `wait_ms`, and not before it has ended its last.
+   * For what the server tells: a run that writes rows without a pause would put a debounced answer off for ever.
+   * @param {Object} page the open page; nothing runs once it is left.
+   */
+  function throttle(page, work, wait_ms) {
+    let timer = 0;
+    let busy = false;
+    let asked = false;
+    page.onLeave(() => clearTimeout(timer));
+    async function run() {
+      timer = 0;
+      busy = true;
+      asked = false;
+      try {
+        await work();
+      } finally {
+        busy = false;
+        if (asked && !page.signal.aborted) timer = setTimeout(run, wait_ms);
+      }
+    }
+    return () => {
+      asked = true;
+      if (!timer && !busy && !page.signal.aborted) timer = setTimeout(run, wait_ms);
+    };
+  }
+
+  Headway.dom = { h, svg, fill, announce, debounce, throttle };
 })((window.Headway = window.Headway || {}));

@@ -117,7 +117,7 @@
     const maps = kinds.map((kind) => mapOf(page, run, kind));
     fill(box, h("div.cards.wide", null, maps.map((map) => map.element)));
     await Promise.all(maps.map((map) => map.load()));
-    const again = Headway.dom.debounce(() => maps.forEach((map) => map.load().catch(() => null)), 2000);
+    const again = Headway.dom.throttle(page, () => Promise.all(maps.map((map) => map.load().catch(() => null))), 2000);
     return (series) => Object.keys(series).some((name) => name.startsWith("health/")) && again();
   }
 

@@ -74,7 +74,7 @@
       parts.tabs(tabList(run), open, (key) => link("run", run.id, { tab: key === "overview" ? "" : key }), "Run"), box);
     page.title(run.id);
     const grow = await TABS[open](page, run, box);
-    const again = Headway.dom.debounce(async () => {
+    const again = Headway.dom.throttle(page, async () => {
       const fresh = await Headway.api.get("api/run/" + page.id, null, page.signal).catch(() => null);
       if (!fresh) return;
       fill(top, head(fresh));

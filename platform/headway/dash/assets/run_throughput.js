@@ -119,7 +119,7 @@
     }
 
     await load();
-    const again = Headway.dom.debounce(() => load().catch(() => null), 1500);
+    const again = Headway.dom.throttle(page, () => load().catch(() => null), 1500);
     return (series) => {
       board.grow(run.id, Object.fromEntries(Object.entries(series).filter(([name]) => plain.includes(name))));
       if (Object.keys(series).some((name) => name.startsWith("perf/"))) again();

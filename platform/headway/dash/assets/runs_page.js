@@ -1,7 +1,7 @@
 /* All runs: filtered, sorted, grouped and paged by the server, kept up to date while it is looked at. */
 "use strict";
 (function (Headway) {
-  const { h, fill, debounce, announce } = Headway.dom;
+  const { h, fill, debounce, announce, throttle } = Headway.dom;
   const { count, number } = Headway.format;
   const { runsColumns, parts } = Headway;
   const SIZE = 50;
@@ -179,7 +179,7 @@
       }
     }
 
-    const reload = throttle(load, 1500, page);
+    const reload = throttle(page, load, 1500);
 
     function change({ changed, gone }) {
       const byId = new Map(changed.map((row) => [row.id, row]));
@@ -199,16 +199,6 @@
     drawChosen();
     page.onLeave(Headway.live.watch({ table: true }, { table: change }));
     return load();
-  }
-
-  /** Returns a function that does the work at most once in so many milliseconds, and once more after the last call. */
-  function throttle(work, least_ms, page) {
-    let timer = 0;
-    page.onLeave(() => clearTimeout(timer));
-    return () => {
-      if (timer) return;
-      timer = setTimeout(() => ((timer = 0), work()), least_ms);
-    };
   }
 
   Headway.pages = { ...Headway.pages, runs: show };

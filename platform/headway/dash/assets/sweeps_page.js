@@ -1,7 +1,7 @@
 /* All sweeps, and the page of one. */
 "use strict";
 (function (Headway) {
-  const { h, fill, debounce } = Headway.dom;
+  const { h, fill, throttle } = Headway.dom;
   const { duration, number, value } = Headway.format;
   const { parts } = Headway;
   const { link } = Headway.address;
@@ -59,7 +59,7 @@
   }
 
   function refresh(page, load) {
-    const again = debounce(() => !page.signal.aborted && load().catch(() => null), 1500);
+    const again = throttle(page, () => load().catch(() => null), 1500);
     page.onLeave(Headway.live.watch({ table: true }, { table: again }));
   }
 
