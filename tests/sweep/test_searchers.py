@@ -178,10 +178,11 @@ def test_a_trial_that_adopts_has_the_lenders_weights_and_its_own_settings(ray: N
     from headway.sweep._trial_run import TrialJob, TrialRun
 
     found = search(tmp_path, "a", trials=2, **{"trainer.max_epochs": 2})
-    section = SweepSection.model_validate({**TREE["sweep"], "trials": 2})  # type: ignore[dict-item]
+    section = SweepSection.model_validate({**TREE["sweep"], "trials": 2, "scheduler": "pbt"})  # type: ignore[dict-item]
     tree = {**TREE, "sweep": section.model_dump(exclude_unset=True)}
     job = TrialJob(tree, {}, section, str(tmp_path), "a", (), str(tmp_path))
     lender, taker = (TrialRun(job, number, found.trials[number].config) for number in (0, 1))
+    (tmp_path / "lent").mkdir()
     lender.lend(tmp_path / "lent")
     taker.adopt(tmp_path / "lent")
     lent, _ = store.load_newest(lender.run.checkpoints)

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Stopper
+from ray.tune import Callback, Stopper
 from ray.tune.progress_reporter import TrialProgressCallback
 
 from headway.supervise.signals import StopFlag
 from headway.sweep._trial import trial_number
+from headway.sweep._trial_run import LENDER
 from headway.sweep.ledger import Ledger
+
+_NEWEST_KEPT = 3
+"""Of a trial's copies: at one report Ray may ask for two, and hand out the first."""
 
 
 class Account(TrialProgressCallback):  # type: ignore[misc]  # Ray has no types
@@ -56,6 +63,31 @@ class Account(TrialProgressCallback):  # type: ignore[misc]  # Ray has no types
         self.ledger.start(trial_number(trial.trial_id), trial.config)
         self.ledger.end(trial_number(trial.trial_id), error=_last_line(trial.error_file))
         self.on_change()
+
+
+class Returns(Callback):  # type: ignore[misc]  # Ray has no types
+    """Deletes copies that nobody can go on from any more: a population lends at each exchange, and Ray keeps all.
+
+    Args:
+        folder: where Ray keeps what it has of the sweep; copies are two levels below.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
+        """Leaves each trial's newest copies, and those that another goes on from."""
+        wanted = {Path(other.checkpoint.path) for other in trials if other.checkpoint is not None}
+        lent: dict[str, list[Path]] = defaultdict(list)
+        # Not all that is lent is told of: Ray drops what it asked for where it asks again.
+        written = {path: path.stat().st_mtime_ns for path in self.folder.glob(f"*/*/{LENDER}")}
+        for path in sorted(written, key=written.__getitem__):
+            lent[json.loads(path.read_text())["from"]].append(path.parent)
+        for folders in lent.values():
+            for folder in set(folders[:-_NEWEST_KEPT]) - wanted:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 class StopOnSignal(Stopper):  # type: ignore[misc]  # Ray has no types

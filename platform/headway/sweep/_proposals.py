@@ -8,6 +8,7 @@ not ended, and new ones after them.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,8 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
         self._search = ledger.plan.search
         self._own_ids: dict[str, str] = {}
         """The searcher's name of each trial that is out."""
+        self._out: dict[str, Any] = {}
+        """Those trials."""
         self._told: dict[int, int] = {}
         """The last step of each trial that the searcher heard of."""
         self._again: list[Any] = []
@@ -87,7 +90,9 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
         """Returns a trial; None where there is none, or none yet."""
         if self._again:
             return self._again.pop(0)
-        if self.is_finished() or (self.at_a_time is not None and len(self._own_ids) >= self.at_a_time):
+        # One that waits for others of its bracket or population takes no place.
+        out = sum(trial.status != trial.PAUSED for trial in self._out.values())
+        if self.is_finished() or (self.at_a_time is not None and out >= self.at_a_time):
             return None
         trial = self._propose()
         if trial is not None:
@@ -112,6 +117,7 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """Tells the searcher of the end of a trial."""
         own = self._own_ids.pop(trial_id, None)
+        self._out.pop(trial_id, None)
         if own is not None:
             told = result if result and result.get(self.metric) is not None else None
             self.inner.on_trial_complete(own, result=told, error=error or told is None)
@@ -119,6 +125,18 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
     def is_finished(self) -> bool:
         """Returns whether every trial has been proposed."""
         return self._finished or (not self._again and self._proposed >= self.total_samples)
+
+    @property
+    def num_ended(self) -> int:
+        """Returns how many trials had ended before the sweep was gone on with."""
+        return len(_ended(self.ledger.past))
+
+    @property
+    def reached(self) -> int:
+        """Returns the furthest step of the trials that had not ended, before the sweep was gone on with."""
+        past = self.ledger.past
+        ended = _ended(past)
+        return max((event.step or 0 for event in past if event.number not in ended), default=0)
 
     @property
     def searcher(self) -> Proposals:
@@ -145,6 +163,7 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
         # The number stands at the end, where `trial_number` reads it.
         trial.trial_id = f"{self.ledger.folder.id}_{number:05d}"
         self._own_ids[trial.trial_id] = own
+        self._out[trial.trial_id] = trial
         space = self._search.space
         # Ray's quantized values have the dust of binary fractions on them.
         drawn = {path: space[path].clamped(_plain(value)) for path, value in trial.config.items() if path in space}
@@ -184,8 +203,13 @@ class Proposals(SearchAlgorithm):  # type: ignore[misc]  # Ray has no types
             elif event.kind == "end":
                 self.on_trial_complete(trial.trial_id, results.get(event.number), error=event.status == "failed")
             self.past.append(Past(event, trial, results.get(event.number, {})))
-        ended = {past.event.number for past in self.past if past.event.kind == "end"}
+        ended = _ended(past.event for past in self.past)
         self._again = [trial for number, trial in sorted(trials.items()) if number not in ended]
+
+
+def _ended(events: Iterable[Event]) -> set[int]:
+    """Returns the numbers of the trials that ended."""
+    return {event.number for event in events if event.kind == "end"}
 
 
 def build_searcher(search: SweepSection, *, seed: int) -> tuple[Any, dict[str, Any]]:

@@ -38,46 +38,48 @@ def build_scheduler(plan: Plan, proposals: Proposals) -> Any:
             time_attr="step", max_t=plan.total_steps, reduction_factor=settings.reduction, stop_last_trials=False
         )
     if settings.kind in POPULATIONS:
-        return _population(plan)
+        return _population(plan, proposals)
     return schedulers.FIFOScheduler()
 
 
-def _population(plan: Plan) -> Any:
+def _population(plan: Plan, proposals: Proposals) -> Any:
     """Returns population based training over the paths that may change while a trial trains.
 
     Source: Jaderberg et al. 2017, algorithm 1.
     """
-    from ray.tune.schedulers import PopulationBasedTraining
+    from headway.sweep._population import Population
 
     settings, space = plan.search.scheduler, plan.search.space
 
     def keep_in_range(config: dict[str, Any]) -> dict[str, Any]:
         return {**config, **{path: space[path].clamped(config[path]) for path in plan.mutated if path in config}}
 
+    shared = {
+        "time_attr": "step",
+        "perturbation_interval": plan.interval_steps,
+        "quantile_fraction": settings.quantile,
+        "custom_explore_fn": keep_in_range,
+        "log_config": False,
+        "synch": settings.synchronous,
+    }
     if settings.kind == "pb2":
         from ray.tune.schedulers.pb2 import PB2
 
-        # Source: Parker-Holder et al. 2020, algorithm 1.
-        return PB2(
-            time_attr="step",
-            perturbation_interval=plan.interval_steps,
-            hyperparam_bounds={path: list(space[path].bounds) for path in plan.mutated},
-            quantile_fraction=settings.quantile,
-            custom_explore_fn=keep_in_range,
-            log_config=False,
-            synch=settings.synchronous,
+        class Modelled(PB2, Population):  # type: ignore[misc]  # Ray has no types
+            """Source: Parker-Holder et al. 2020, algorithm 1."""
+
+        found = Modelled(hyperparam_bounds={path: list(space[path].bounds) for path in plan.mutated}, **shared)
+    else:
+        found = Population(
+            # A list is gone through step by step, a range is multiplied.
+            hyperparam_mutations={path: space[path].values or to_domain(space[path]) for path in plan.mutated},
+            resample_probability=settings.resample,
+            **shared,
         )
-    return PopulationBasedTraining(
-        time_attr="step",
-        perturbation_interval=plan.interval_steps,
-        # A list is gone through step by step, a range is multiplied.
-        hyperparam_mutations={path: space[path].values or to_domain(space[path]) for path in plan.mutated},
-        quantile_fraction=settings.quantile,
-        resample_probability=settings.resample,
-        custom_explore_fn=keep_in_range,
-        log_config=False,
-        synch=settings.synchronous,
-    )
+    found.at_a_time = proposals.at_a_time
+    found.size = plan.num_trials - proposals.num_ended
+    found.start_after(proposals.reached)
+    return found
 
 
 class Remembering(TrialScheduler):  # type: ignore[misc]  # Ray has no types

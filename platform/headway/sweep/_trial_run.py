@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import secrets
 import shutil
 import signal
 from collections.abc import Callable
@@ -17,7 +19,7 @@ from headway.checkpoint import store
 from headway.config.errors import HeadwayError, Stopped
 from headway.config.overrides import override
 from headway.config.reading import Tree
-from headway.config.space import SweepSection
+from headway.config.space import POPULATIONS, SweepSection
 from headway.recipe import Recipe, load_recipe
 from headway.run import MetricsFile, RunFolder, make_run_folder, read_metrics
 from headway.sweep.ledger import trial_run_id
@@ -27,6 +29,8 @@ Metrics = dict[str, float]
 SAVE_EVERY_S = 5.0
 """Seconds of training that a trial may lose when it is killed."""
 _FREE_WITHIN_S = 30.0
+LENDER = "lender.json"
+"""What says whose copy a folder is; written last."""
 
 
 @dataclass(frozen=True)
@@ -79,18 +83,26 @@ class TrialRun:
         return recipe
 
     def lend(self, folder: Path) -> None:
-        """Copies the newest and the best checkpoint, for whoever goes on from them."""
-        shutil.copytree(self.run.checkpoints, folder / "checkpoints", ignore=shutil.ignore_patterns(".*"))
-        (folder / "run").write_text(self.run.id)
+        """Copies the newest and the best checkpoint, for whoever goes on from them.
+
+        Without a population that is this trial alone, whose run folder has them.
+        """
+        if self.job.search.scheduler.kind in POPULATIONS:
+            shutil.copytree(self.run.checkpoints, folder / "checkpoints", ignore=shutil.ignore_patterns(".*"))
+        (folder / LENDER).write_text(json.dumps({"from": self.run.id, "copy": secrets.token_hex(4)}))
 
     def adopt(self, folder: Path) -> None:
         """Goes on from what a trial lent: its weights, optimizer and position; the settings are this trial's own.
 
-        Its best checkpoint is the better of both trials' up to there. `lineage.jsonl` tells of it.
+        Its best checkpoint is the better of both trials' up to there. `lineage.jsonl` tells of it. What it went on from
+        before, it has: Ray hands that out again where the trial's process dies.
         """
-        lender = (folder / "run").read_text()
+        lender = json.loads((folder / LENDER).read_text())
+        lineage = self.run.path / "lineage.jsonl"
+        if lender["from"] == self.run.id or lender["copy"] in [row.get("copy") for row in read_metrics(lineage)]:
+            return
         lent, _ = store.load_newest(folder / "checkpoints")
-        if lender == self.run.id or lent is None:
+        if lent is None:
             return
         make_run_folder(self.run.path)
         own, _ = store.load_newest(self.run.checkpoints)
@@ -103,9 +115,9 @@ class TrialRun:
         store.save(self.run.checkpoints, replace(lent, position={**lent.position, "best": best, "stalled": 0}))
         # One of a later step would be gone on from instead.
         store.prune(self.run.checkpoints, {lent.step} | ({best["step"]} if best else set()))
-        lineage = MetricsFile(self.run.path / "lineage.jsonl")
-        lineage.write([{"step": lent.step, "from": lender, "config": self.sample}])
-        lineage.close()
+        told = MetricsFile(lineage)
+        told.write([{"step": lent.step, **lender, "config": self.sample}])
+        told.close()
 
     def recipe(self) -> Recipe:
         """Returns the sweep's recipe with the sample.

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from headway.config.errors import UserError
+from headway.config.space import POPULATIONS
 from headway.supervise.signals import StopFlag, stop_on_signals
 from headway.sweep.check import Plan
 from headway.sweep.fusing import Choice, choose
@@ -72,7 +73,9 @@ def run_trials(
     Raises:
         UserError: the cluster is not there, or too small for a trial.
     """
-    flag = StopFlag()
+    flag, of_tune = StopFlag(), ledger.folder.path / "ray"
+    # What a process that was killed has left; a sweep goes on from its journal.
+    shutil.rmtree(of_tune, ignore_errors=True)
     if ledger.is_over:
         return None
     plan = ledger.plan
@@ -94,7 +97,7 @@ def run_trials(
                 finally:
                     os.environ.pop("TUNE_MAX_PENDING_TRIALS_PG")
     # What Tune kept is of no further use.
-    shutil.rmtree(ledger.folder.path / "ray", ignore_errors=True)
+    shutil.rmtree(of_tune, ignore_errors=True)
     return flag.signal_number
 
 
@@ -376,7 +379,7 @@ def build_tuner(
     """
     from ray import tune
 
-    from headway.sweep._callbacks import Account, StopOnSignal
+    from headway.sweep._callbacks import Account, Returns, StopOnSignal
     from headway.sweep._proposals import Proposals, build_searcher
     from headway.sweep._schedulers import build_scheduler
     from headway.sweep._trial import TrialActor
@@ -384,6 +387,7 @@ def build_tuner(
     plan, search = ledger.plan, ledger.plan.search
     searcher, param_space = build_searcher(search, seed=plan.seed)
     proposals = Proposals(ledger, searcher, at_a_time=room.at_a_time)
+    returns = [Returns(ledger.folder.path / "ray")] if search.scheduler.kind in POPULATIONS else []
     return tune.Tuner(
         tune.with_resources(tune.with_parameters(TrialActor, job=job), _resources(plan, room)),
         param_space=param_space,
@@ -404,7 +408,7 @@ def build_tuner(
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
             # A trial's run folder has its position: on another process it goes on from there.
             failure_config=tune.FailureConfig(max_failures=search.retries),
-            callbacks=[Account(ledger, on_change)],
+            callbacks=[Account(ledger, on_change), *returns],
             verbose=0,
         ),
     )
