@@ -7,6 +7,8 @@ import torch
 
 from headway.config.contracts import Place
 from headway.config.errors import TrainingFailed, UserError
+from headway.evaluate.evaluation import evaluate
+from headway.evaluate.selection import select
 from headway.fit import fit
 from headway.fused.fit import fit_rows
 from headway.fused.fusing import stack_key
@@ -139,6 +141,52 @@ def test_every_loss_of_a_row_is_that_of_the_run_alone(name, tmp_path):
         for key, value in expected.items():
             assert found[key] == pytest.approx(value, rel=1e-9, abs=1e-12), (row, key)
         assert finals[row] == pytest.approx(alone.metrics, rel=1e-9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["mlp", "convnet", "lstm", "gpt"])
+def test_sixteen_rows_of_different_settings_are_the_runs_alone(name, tmp_path):
+    base = RECIPES[name]
+    starts = [{"kind": "xavier", "gain": 0.5 + 0.1 * place} for place in range(8)]
+    starts += [{"kind": "normal", "std": 0.05 + 0.01 * place} for place in range(8)]
+    recipes = {}
+    for place, start in enumerate(starts):
+        changes = {"init": start, "model.dropout": 0.03 * place, "optim.lr": 0.02 / (1 + place)}
+        changes |= {"optim.weight_decay": 0.01 * place, "trainer.seed": place, "name": f"row-{place}"}
+        recipes[f"row-{place}"] = load_recipe(base, changes)
+    data = prepare(recipes["row-0"], Place())
+    assert len({stack_key(recipe, data) for recipe in recipes.values()}) == 1
+    fit_rows(recipes, runs=tmp_path / "together")
+    for row, recipe in recipes.items():
+        fit(recipe, runs=tmp_path / "alone", name=row, progress=False)
+        expected, found = (losses(RunFolder(tmp_path / side / row)) for side in ("alone", "together"))
+        assert found == pytest.approx(expected, rel=1e-9, abs=1e-12), row
+
+
+def test_a_row_stops_early_and_keeps_checkpoints_as_it_would_alone(tmp_path):
+    settings = {
+        "trainer.early_stopping": {"patience": 2}, "trainer.max_steps": 200, "trainer.checkpoint_every": 8,
+        "optim.schedule": "constant", "optim.lr": 0.3,
+    }  # fmt: skip
+    recipes = {f"row-{n}": load_recipe(RECIPES["mlp"], {**settings, "trainer.seed": n}) for n in range(3)}
+    fit_rows(recipes, runs=tmp_path / "together")
+    ended = set()
+    for row, recipe in recipes.items():
+        alone = fit(recipe, runs=tmp_path / "alone", name=row, progress=False)
+        expected, found = (RunFolder(tmp_path / side / row) for side in ("alone", "together"))
+        assert found.status()["step"] == expected.status()["step"] == alone.step
+        assert sorted(path.name for path in found.checkpoints.iterdir()) == sorted(
+            path.name for path in expected.checkpoints.iterdir()
+        )
+        ended.add(alone.step)
+    assert max(ended) < 200
+
+
+def test_a_rows_folder_is_evaluated_like_any_other(tmp_path):
+    finals = fit_rows(rows_of(RECIPES["mlp"], 2), runs=tmp_path)
+    for row, final in finals.items():
+        found = evaluate(select(tmp_path / row)).metrics
+        assert found["test/loss"] == pytest.approx(final["test/loss"], rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ["settings", "settings of adam", "lstm, variational"])

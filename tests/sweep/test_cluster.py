@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -66,3 +67,97 @@ def test_a_node_of_the_cluster_is_killed_and_its_trial_goes_on_elsewhere(tmp_pat
     resumed = [RunFolder(Path(trial["run_dir"])).read_json("manifest.json").get("resumed", []) for trial in trials]
     assert sorted(len(times) for times in resumed) == [0, 1]
     assert next(times for times in resumed if times)[0]["at_step"] >= 60
+
+
+# Ray does not close the files of a client server that a test's cluster has started.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.slow
+def test_through_rays_client_the_sweep_runs_on_the_cluster(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(TREE))
+    handler, port = signal.getsignal(signal.SIGTERM), free_port()
+    head = {"num_cpus": 2, "include_dashboard": False, "ray_client_server_port": port}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        command = [sys.executable, "-m", "headway", "sweep", "r.yaml", "--name", "s", "--address"]
+        wait_for_port(port)
+        done = subprocess.run(
+            [*command, f"ray://127.0.0.1:{port}", "--json"], cwd=tmp_path, capture_output=True, text=True, timeout=200
+        )
+        again = subprocess.run(
+            [*command[:4], "--resume", "s", "--address", f"ray://127.0.0.1:{port}", "sweep.trials=1"],
+            cwd=tmp_path, capture_output=True, text=True, timeout=200,
+        )  # fmt: skip
+        more = ["trainer.max_epochs=100000"]
+        long = subprocess.Popen(
+            [*command[:4], "r.yaml", "--name", "l", "--address", f"ray://127.0.0.1:{port}", *more],
+            cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        whole, deadline = RunFolder(tmp_path / "runs" / "l"), time.monotonic() + STARTS_WITHIN_S
+        while not whole.status().get("best") and long.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        long.send_signal(signal.SIGINT)
+        _, said = long.communicate(timeout=100)
+    finally:
+        cluster.shutdown()
+        signal.signal(signal.SIGTERM, handler)
+    assert long.returncode == 130, said
+    assert "headway sweep --resume l goes on" in said.splitlines()[-1]
+    assert whole.status()["state"] == "stopped"
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert [trial["status"] for trial in found["trials"]] == ["done", "done"]
+    assert found["best"]["run_id"].startswith("s-000")
+    assert "s  trials are a process each" in done.stderr
+    assert RunFolder(tmp_path / "runs" / "s").status()["state"] == "done"
+    assert again.returncode == 2
+    assert "sweep.trials: 1, but 2 have been proposed already" in again.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while time.monotonic() < deadline:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError("Ray's client server did not start")
+
+
+@pytest.mark.slow
+def test_arrays_and_ranks_are_spread_over_the_nodes(tmp_path: Path) -> None:
+    from ray.cluster_utils import Cluster
+
+    (tmp_path / "r.yaml").write_text(yaml.safe_dump(TREE))
+    handler = signal.getsignal(signal.SIGTERM)
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        cluster.add_node(num_cpus=1)
+        command = [sys.executable, "-m", "headway", "sweep", "r.yaml", "--address", cluster.address, "--json", "--name"]
+        told = [
+            subprocess.run([*command, *more], cwd=tmp_path, capture_output=True, text=True, timeout=200)
+            for more in (
+                ["rows", "sweep.fuse=on", "sweep.trials=4"],
+                ["ranks", "sweep.trials=1", "strategy=ddp", "trainer.devices=2"],
+            )
+        ]
+    finally:
+        cluster.shutdown()
+        signal.signal(signal.SIGTERM, handler)
+    for done in told:
+        assert done.returncode == 0, done.stderr
+        trials = json.loads(done.stdout.splitlines()[-1])["trials"]
+        assert {trial["status"] for trial in trials} == {"done"}
+    assert "rows of 2 arrays" in told[0].stderr
+    # Each node has one core: two arrays, and two ranks, have one each.
+    assert len({RunFolder(tmp_path / "runs" / f"rows-000{n}").status()["pid"] for n in range(4)}) == 2
+    assert RunFolder(tmp_path / "runs" / "ranks-0000").read_json("manifest.json")["world_size"] == 2

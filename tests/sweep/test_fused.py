@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from headway.sweep import SweepResult, fusing, sweep
 from headway.sweep._rows import RowManager, check_contract
 from headway.sweep._tune import quiet_environment, ray_session
 from headway.sweep.check import check_sweep
+from headway.wandb_file import read_offline_run
 
 TREE = {
     "name": "tiny",
@@ -95,6 +97,29 @@ def test_a_row_that_fails_is_a_trial_that_failed(ray: None, tmp_path: Path) -> N
     assert all("train/loss is" in str(trial.reason) for trial in failed)
     assert result.best is not None
     assert result.best.config["init.kind"] == "kaiming"
+
+
+def test_rows_are_offline_runs_of_one_wandb_group_that_say_how_they_ended(ray: None, tmp_path: Path) -> None:
+    changes = {
+        "sweep.fuse": "on", "sweep.searcher": "grid", "sweep.scheduler": "asha", "sweep.max_concurrent": 1,
+        "sweep.space": {"optim.lr": {"choice": [0.1, 1e-7, 1e38]}}, "track.wandb": "offline",
+        "trainer.precision": "fp32",
+    }  # fmt: skip
+    result = sweep(TREE, changes, runs=tmp_path, name="w", progress=False)
+    assert trained_here(result)
+    assert [trial.status for trial in result.trials] == ["done", "stopped", "failed"]
+    for trial in result.trials:
+        (folder,) = Path(trial.run_dir).glob("wandb/offline-run-*")
+        deadline = time.monotonic() + 30
+        while not (run := read_offline_run(folder)).complete and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert (run.id, run.group, run.job_type) == (trial.run_id, "w", "trial")
+        assert run.config["optim.lr"] == trial.config["optim.lr"]
+        assert run.config["sweep.trials"] == 6
+        assert run.summary["ended"] == trial.status
+        assert run.exit_code == (1 if trial.status == "failed" else 0)
+        validations = [row["step"] for row in run.rows if "val/loss" in row]
+        assert len(validations) == {"done": 3, "stopped": 1, "failed": 0}[trial.status]
 
 
 # ---- the choice --------------------------------------------------------------------------------------

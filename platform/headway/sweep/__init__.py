@@ -17,7 +17,8 @@ What a sweep is, before, while and after it runs:
 What meets Ray:
 
     _tune.py        its start, the room it has for trials, its tuner
-    _proposals.py   its searchers; _schedulers.py its schedulers; _callbacks.py what it tells meanwhile
+    _client.py      a cluster that is reached through Ray's client
+    _proposals.py   its searchers; _schedulers.py, _population.py its schedulers; _callbacks.py what it tells meanwhile
     _trial_run.py   a trial as a run: its recipe, its folder, its end
     _trial.py       trials in Ray's worker processes, one `fit` after another; _ranks.py on several processes each
     _rows.py        Tune over arrays; _arrays.py an array, in this process or in one of its own

@@ -69,6 +69,10 @@ def sweep(
         plan = check_sweep(recipe, changes, trust=trust)
         remembered = Remembered(create_sweep_folder(Path(runs).resolve(), plan, name=name), plan, ())
     folder, plan = remembered.folder, remembered.plan
+    if address is not None and address.startswith("ray://"):
+        from headway.sweep._client import sweep_there
+
+        return sweep_there(folder, address, say=tell if progress else lambda _: None)
     with folder.owned():
         ledger = Ledger(folder, plan, remembered.past)
         try:
