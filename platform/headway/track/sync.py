@@ -171,7 +171,8 @@ def _wandb_sync(uploads: list[_Upload], server: WandbServer, locks: list[IO[str]
     """Uploads copies with W&B's own command; returns what it said went wrong, in one line."""
     folders = [folder for upload in uploads for folder in upload.copies.folders]
     environment = {
-        **os.environ,
+        # With a process of its own, which goes on when this one is ended.
+        **{name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"},
         "WANDB_BASE_URL": server.url,
         "WANDB_API_KEY": server.key,
         "WANDB_MODE": "online",
