@@ -26,7 +26,7 @@ from headway.run import RunFolder, read_metrics
 from headway.track.artifacts import best_of
 from headway.track.fragments import Fragment
 from headway.track.left_over import MadeAgain, artifact_of, left_over, made_again, media_in
-from headway.track.wandb_server import Held
+from headway.track.wandb_server import Held, known_project
 from headway.wandb_file import LogFile, step_of, write_log
 
 SPARSE = ("val/", "test/", "health/")
@@ -286,7 +286,7 @@ def _made_up(run: RunFolder) -> Iterator[Any]:
     record = _messages().Record()
     described = record.run
     described.run_id, described.display_name = run.id, run.id
-    described.project, described.entity = track.get("project") or "headway", track.get("entity") or ""
+    described.project, described.entity = known_project(track.get("project")), track.get("entity") or ""
     described.run_group, described.job_type = track.get("group") or "", track.get("job_type") or ""
     described.notes = track.get("notes") or ""
     described.tags.extend(track.get("tags") or [])

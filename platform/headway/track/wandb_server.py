@@ -149,6 +149,25 @@ def known_address() -> str:
     return os.environ.get("WANDB_BASE_URL") or str(quiet_wandb().setup().settings.base_url or CLOUD)
 
 
+def known_mode() -> str | None:
+    """Returns what the environment's WANDB_MODE, W&B's own switch, says; None where it says nothing.
+
+    Raises:
+        UserError: it says something else than W&B knows.
+    """
+    said = os.environ.get("WANDB_MODE") or None
+    if said is None or said in ("online", "offline", "disabled"):
+        return said
+    if said in ("run", "dryrun"):
+        return {"run": "online", "dryrun": "offline"}[said]
+    raise UserError(f"WANDB_MODE: {said!r} should be online, offline or disabled")
+
+
+def known_project(named: str | None) -> str:
+    """Returns the project that runs go to: the recipe's, or the environment's."""
+    return named or os.environ.get("WANDB_PROJECT") or "headway"
+
+
 def known_key() -> str | None:
     """Returns the key that `wandb login` or the environment has left."""
     key = os.environ.get("WANDB_API_KEY") or quiet_wandb().setup().settings.api_key
@@ -178,6 +197,8 @@ def quiet_wandb() -> Any:
     import logging
 
     os.environ.setdefault("WANDB_SILENT", "true")
+    if known_mode() is None:
+        os.environ.pop("WANDB_MODE", None)  # set to nothing, which the SDK takes for a mode
     import wandb
 
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)

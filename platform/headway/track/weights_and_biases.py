@@ -11,7 +11,6 @@ place taken, and one that a crash kept from W&B is taken from metrics.jsonl.
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import sys
 import time
@@ -23,12 +22,21 @@ from typing import TYPE_CHECKING, Any, Literal
 from headway.config.errors import Stopped, UserError
 from headway.run import read_metrics
 from headway.track.artifacts import best_of, log_checkpoints, log_code
-from headway.track.fragments import last_step_on_disk, mark_synced, once_written
+from headway.track.fragments import described, last_step_on_disk, list_fragments, mark_synced, once_written
 from headway.track.media import give_media, read_index
 from headway.track.node_monitor import EVERY_S, NodeRows
 from headway.track.patience import SERVERS, Deadline, Worker, within
 from headway.track.upload_copies import is_for_wandb
-from headway.track.wandb_server import NoAnswer, WandbServer, known_address, known_key, known_server, quiet_wandb
+from headway.track.wandb_server import (
+    NoAnswer,
+    WandbServer,
+    known_address,
+    known_key,
+    known_mode,
+    known_project,
+    known_server,
+    quiet_wandb,
+)
 
 if TYPE_CHECKING:
     from headway.recipe import Recipe
@@ -71,16 +79,13 @@ def choose_mode(wanted: str) -> Choice:
     Raises:
         UserError: online was asked for and there is no key.
     """
-    if wanted == "auto":
-        wanted = os.environ.get("WANDB_MODE", "auto")
+    wanted = check_mode(wanted)
     if wanted == "disabled":
         return Choice("disabled")
-    if wanted in ("offline", "dryrun"):
+    if wanted == "offline":
         return Choice("offline")
     key = known_key()
     if not key:
-        if wanted == "online":
-            raise UserError("track.wandb: online, but there is no key; run `wandb login`, or use track.wandb=offline")
         return Choice("offline", "there is no key")
     url = known_address()
     problem = SERVERS.recall(url) or _ask(url, key)
@@ -94,6 +99,19 @@ def _ask(url: str, key: str) -> str | None:
     if problem and server.is_silent:
         SERVERS.remember(url, problem)
     return problem
+
+
+def check_mode(wanted: str) -> str:
+    """Returns what is asked for, by the recipe or, where that leaves it open, by the environment. Asks no server.
+
+    Raises:
+        UserError: online was asked for and there is no key, or WANDB_MODE says something that W&B does not know.
+    """
+    said = known_mode() if wanted != "disabled" else None
+    setting, mode = ("WANDB_MODE", said) if wanted == "auto" and said else ("track.wandb", wanted)
+    if mode == "online" and not known_key():
+        raise UserError(f"{setting}: online, but there is no key; run `wandb login`, or use track.wandb=offline")
+    return mode
 
 
 class WandbSink:
@@ -175,15 +193,17 @@ class WandbSink:
     def _init(self, recipe: Recipe, alone: bool, *, mode: Literal["online", "offline"]) -> Any:
         wandb = quiet_wandb()
         track = recipe.track
+        # A run that goes on stays where it was, whatever the environment says now.
+        before = next(filter(None, map(described, reversed(list_fragments(self.folder.path / "wandb")))), None)
         return wandb.init(
             dir=str(self.folder.path),
             id=self.folder.id,
             name=self.folder.id,
-            project=track.project,
-            entity=track.entity,
+            project=track.project or (before.project if before else known_project(None)),
+            entity=track.entity or (before.entity if before else None) or None,
             group=track.group,
             job_type=track.job_type,
-            tags=track.tags,
+            tags=track.tags or None,
             notes=track.notes,
             config=recipe.dotted(),
             mode=mode,
