@@ -2,20 +2,27 @@
 
     python benchmarks/tracking.py [--out benchmarks/results/tracking-cpu.md]
 
-The loop's step is made of matrix products and takes about 50 ms; it is timed with and without W&B, offline and every
-step logged, in turns. Beside it stands what it costs to call `wandb.log` where the step is made, as most programs do.
+The loop's step is made of matrix products and takes about 50 ms. Blocks of steps that give their rows to nobody, to
+headway and to `wandb.log` follow each other, in an order drawn anew each round, so that whatever else the machine does
+meets all three alike. What a way costs is the median over the rounds of its block's mean step, less that of the block
+which gave its rows to nobody: what other threads do meanwhile is in it. The range is that median's 95% confidence
+interval. Beside it stands what the calling thread itself spends: processor time, which no other program adds to. W&B is
+offline, and every step is logged.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import platform as machine
+import random
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -34,8 +41,8 @@ RECIPE = {
     "track": {"wandb": "offline", "wandb_every": 1, "code": False},
 }
 STEP_S = 0.05
-STEPS = 60
-TURNS = 6
+ROUNDS = 150
+BLOCK = 4
 Give = Callable[[dict[str, float]], None]
 
 
@@ -76,31 +83,50 @@ def matrix_products() -> Callable[[], None]:
     return step
 
 
-def median_step_s(step: Callable[[], None], give: Give, first: int) -> float:
-    """Returns the median time of a step that gives a row away at its end."""
-    times = []
-    for number in range(first, first + STEPS):
-        started = time.perf_counter()
-        step()
-        give(row(number))
-        times.append(time.perf_counter() - started)
-    return statistics.median(times)
+@dataclass(frozen=True)
+class Cost:
+    """What one way to track costs."""
+
+    name: str
+    call_s: float
+    """Median time of a call."""
+    thread_s: float
+    """Mean processor time of the calling thread in a call."""
+    extra_s: tuple[float, float, float]
+    """How much longer a step is: the median, and the ends of its 95% confidence interval."""
 
 
-def cost_s(give: Give, num_rows: int = 2000) -> float:
-    """Returns the median time of one call on the calling thread, at a pace that the other thread can keep."""
-    times = []
-    for number in range(num_rows):
-        given = row(1_000_000 + number)
-        started = time.perf_counter()
-        give(given)
-        times.append(time.perf_counter() - started)
-        time.sleep(0.001)
-    return statistics.median(times)
+def timed_round(
+    step: Callable[[], None], ways: dict[str, Give], order: list[str], first: int
+) -> dict[str, tuple[float, float, float]]:
+    """Returns of each way the mean time of a step, of a call, and of the calling thread's processor in the call."""
+    found = {}
+    for name in order:
+        step_s, call_s, thread_s = [], [], []
+        for number in range(first, first + BLOCK):
+            given = row(number)
+            started = time.perf_counter()
+            step()
+            called, thread = time.perf_counter(), time.thread_time()
+            ways[name](given)
+            thread_s.append(time.thread_time() - thread)
+            ended = time.perf_counter()
+            step_s.append(ended - started)
+            call_s.append(ended - called)
+        found[name] = statistics.mean(step_s), statistics.mean(call_s), statistics.mean(thread_s)
+    return found
 
 
-def compare(folder: Path, recipe: Recipe) -> list[tuple[str, float, float]]:
-    """Returns name, cost of a call, and time of a step, of each way to track."""
+def median_range(values: list[float]) -> tuple[float, float, float]:
+    """Returns the median and the ends of its 95% confidence interval, by order statistics."""
+    ordered = sorted(values)
+    half = 0.98 * math.sqrt(len(ordered))
+    low, high = math.floor(len(ordered) / 2 - half), math.ceil(len(ordered) / 2 + half)
+    return statistics.median(ordered), ordered[max(0, low)], ordered[min(len(ordered) - 1, high)]
+
+
+def compare(folder: Path, recipe: Recipe) -> tuple[float, list[Cost]]:
+    """Returns the median time of a step that gives its row to nobody, and what each way to track costs."""
     sink = WandbSink(make_run_folder(folder / "threaded"), recipe, Choice("offline"))
     direct = wandb.init(dir=str(folder), mode="offline", reinit="create_new", settings=wandb.Settings(silent=True))
     ways: dict[str, Give] = {
@@ -109,14 +135,20 @@ def compare(folder: Path, recipe: Recipe) -> list[tuple[str, float, float]]:
         "`wandb.log` in the loop": lambda given: direct.log(given),
     }
     step = matrix_products()
-    steps: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(TURNS):
-        for name, give in ways.items():
-            steps[name].append(median_step_s(step, give, turn * STEPS))
-    found = [(name, cost_s(give), statistics.median(steps[name])) for name, give in ways.items()]
+    draw = random.Random(0)
+    rounds = [timed_round(step, ways, draw.sample(list(ways), len(ways)), 1 + turn * BLOCK) for turn in range(ROUNDS)]
     sink.close()
     direct.finish()
-    return found
+    costs = [
+        Cost(
+            name,
+            statistics.median(found[name][1] for found in rounds),
+            statistics.mean(found[name][2] for found in rounds),
+            median_range([found[name][0] - found["nothing"][0] for found in rounds]),
+        )
+        for name in ways
+    ]
+    return statistics.median(found["nothing"][0] for found in rounds), costs
 
 
 def main() -> None:
@@ -128,8 +160,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         rows_per_s = local_rows_per_s(RunFolder(folder).path)
-        found = compare(folder, load_recipe(RECIPE))
-    base = found[0][2]
+        base_s, costs = compare(folder, load_recipe(RECIPE))
     lines = [
         "# What tracking costs",
         "",
@@ -138,12 +169,16 @@ def main() -> None:
         "",
         f"The local file takes {rows_per_s:,.0f} rows a second, each written on its own.",
         "",
-        "| W&B gets a row by | a call, on the training thread | step | more than nothing |",
-        "|---|---|---|---|",
+        f"A step that gives its row to nobody takes {base_s * 1e3:.1f} ms (median of {ROUNDS} blocks of {BLOCK}).",
+        "",
+        "| W&B gets a row by | a call | of it the thread's own time | a step is longer by | 95% interval | of 50 ms |",
+        "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {call_s * 1e6:.1f} µs | {step_s * 1e3:.2f} ms | {(step_s / base - 1) * 100:+.2f}% |"
-        for name, call_s, step_s in found
+        f"| {cost.name} | {cost.call_s * 1e6:.1f} µs | {cost.thread_s * 1e6:.1f} µs | "
+        f"{cost.extra_s[0] * 1e6:+,.0f} µs | {cost.extra_s[1] * 1e6:+,.0f} to {cost.extra_s[2] * 1e6:+,.0f} µs | "
+        f"{cost.extra_s[0] / STEP_S * 100:+.2f}% |"
+        for cost in costs
     ]
     text = "\n".join(lines) + "\n"
     sys.stdout.write(text)

@@ -155,7 +155,21 @@ def sweep(
         print_json(result.as_dict())
     else:
         result.print_table()
+        _tell_what_wandb_lacks(result.sweep_dir, [trial.run_dir for trial in result.trials])
     return EXIT_DONE
+
+
+def _tell_what_wandb_lacks(sweep_dir: str, run_dirs: list[str]) -> None:
+    """Says of how many trials W&B's server has not all, why, and how to upload them: they say nothing themselves."""
+    from headway.run import RunFolder
+
+    states = [RunFolder(Path(folder)).status().get("wandb") or {} for folder in run_dirs]
+    lacking = [state for state in states if state.get("mode") == "offline" or "problem" in state]
+    if lacking:
+        reasons = [why for state in lacking if (why := state.get("problem") or state.get("why"))]
+        because = f" ({reasons[0]})" if reasons else ""
+        trials = f"{len(lacking)} of {len(states)} trials are not on W&B{because}"
+        tell(f"headway: {trials}; to upload: headway sync {sweep_dir}")
 
 
 def _begun_sweep(recipe: str | None, runs: Path, name: str | None) -> tuple[str | None, str | None, str | None]:

@@ -161,6 +161,8 @@ def fit_trial(
 
 def _fit_on_node(recipe: Recipe, launch: _Launch) -> RunFolder:
     """Trains inline, or starts this node's ranks."""
+    from headway.track.weights_and_biases import check_mode
+
     trainer, existing = recipe.trainer, launch.existing
     device = choose_device(trainer)
     ranks = devices_per_node(trainer, device, single=recipe.strategy.kind == "single")
@@ -170,6 +172,7 @@ def _fit_on_node(recipe: Recipe, launch: _Launch) -> RunFolder:
     data = prepare(recipe, place, restored=existing is not None)
     if existing is not None and existing.status().get("state") == "done" and not _has_more(recipe, existing, data):
         return existing
+    check_mode(recipe.track.wandb)
     run = existing or _new_run(recipe, launch.runs, launch.name)
     if place.world_size == 1:
         _train(recipe, run, place, launch, data)

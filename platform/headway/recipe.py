@@ -124,10 +124,10 @@ class TrackSection(Section):
 
     wandb: Literal["auto", "online", "offline", "disabled"] = "auto"
     """Weights & Biases; auto is online with a key and a network, offline otherwise."""
-    project: str = Field(default="headway", min_length=1, max_length=128)
-    """W&B project."""
+    project: str | None = Field(default=None, min_length=1, max_length=128)
+    """W&B project; what WANDB_PROJECT says when absent, else headway."""
     entity: str | None = None
-    """W&B user or team; the key's own when absent."""
+    """W&B user or team; what WANDB_ENTITY says when absent, else the key's own."""
     group: str | None = None
     """W&B group of runs that belong together."""
     job_type: str = "fit"

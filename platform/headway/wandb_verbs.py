@@ -57,10 +57,11 @@ def sync(
         raise UserError("--all: is every run; leave the names out, or --all")
     list(_chosen(names, runs))
     server = known_server()
-    outcomes = _pass(names, runs, server, quiet=json)
+    told: dict[str, Outcome] = {}
+    outcomes = _pass(names, runs, server, told, quiet=json)
     while watch:
         time.sleep(_WATCH_EVERY_S)
-        _pass(names, runs, server, quiet=True)
+        _pass(names, runs, server, told, quiet=json)
     if json:
         print_json({"runs": [outcome.as_dict() for outcome in outcomes]})
     else:
@@ -68,13 +69,17 @@ def sync(
     return EXIT_TRAINING_FAILED if any(outcome.state in ("failed", "running") for outcome in outcomes) else EXIT_DONE
 
 
-def _pass(names: tuple[str, ...], runs: Path, server: WandbServer, *, quiet: bool) -> list[Outcome]:
-    """Uploads once, and says what became of each run that had something to upload."""
+def _pass(
+    names: tuple[str, ...], runs: Path, server: WandbServer, told: dict[str, Outcome], *, quiet: bool
+) -> list[Outcome]:
+    """Uploads once, and says what became of each run that had something to upload; not again what was said last."""
     from headway.track.sync import sync_runs
 
     def say(outcome: Outcome) -> None:
-        if outcome.state == "failed" or (outcome.state == "uploaded" and not quiet):
+        worth_it = outcome.state == "failed" or (outcome.state == "uploaded" and not quiet)
+        if worth_it and told.get(outcome.run) != outcome:
             tell(f"headway: {outcome.run}: {_told(outcome)}")
+        told[outcome.run] = outcome
 
     return sync_runs(list(_chosen(names, runs)), server, say=say)
 

@@ -12,6 +12,16 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from fake_wandb import FakeWandb
 
+from headway.track.patience import SERVERS
+
+
+@pytest.fixture(autouse=True)
+def _no_grudges() -> Iterator[None]:
+    """A server that one test has killed is another's at the same address."""
+    SERVERS.forget()
+    yield
+    SERVERS.forget()
+
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeWandb]:

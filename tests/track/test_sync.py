@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -234,3 +235,22 @@ def test_syncing_imports_no_torch(offline, server) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.stdout.splitlines()[-1] == "0 False False"
+
+
+def test_a_watching_sync_uploads_runs_as_they_end(offline, tiny_mlp, server, tmp_path, monkeypatch, capsys) -> None:
+    looks: list[float] = []
+
+    def another_run(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 1:
+            fit(tiny_mlp, OFFLINE, runs=tmp_path / "runs", name="later", progress=False)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("headway.wandb_verbs.time", SimpleNamespace(sleep=another_run))
+    with pytest.raises(SystemExit, match="130"):
+        headway(["sync", "--all", "--watch", "--runs", str(tmp_path / "runs")])
+    assert_whole(server, offline)
+    assert_whole(server, RunFolder(tmp_path / "runs" / "later"))
+    told = [line for line in capsys.readouterr().err.splitlines() if "uploaded" in line]
+    assert told == ["headway: mine: 30 rows uploaded", "headway: later: 30 rows uploaded"]

@@ -16,6 +16,7 @@ from headway.config.reading import dump, read_text
 from headway.config.space import Distribution
 from headway.run import replace_file
 from headway.sweep.check import Plan
+from headway.track.wandb_server import known_project
 
 Definition = dict[str, Any]
 
@@ -39,7 +40,7 @@ def wandb_definition(plan: Plan, *, name: str | None = None, runs: Path = Path("
     tree = read_text(plan.resolved, source=plan.name)
     found = {
         "name": name or plan.name,
-        "project": tree["track"]["project"],
+        "project": known_project(tree["track"].get("project")),
         "entity": tree["track"].get("entity"),
         "program": "headway",
         "command": _command(plan, runs),

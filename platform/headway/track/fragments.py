@@ -9,8 +9,9 @@ import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from headway.wandb_file import Glance, glance
+from headway.wandb_file import Glance, LogFile, glance
 
 _NAME = re.compile(r"(offline-)?run-(\d{8}_\d{6})-.+")
 _WRITTEN_S = 5.0
@@ -40,6 +41,12 @@ def list_fragments(folder: Path) -> list[Fragment]:
         if match and files:
             found.append(Fragment(path, files[0], match[2], match[1] is not None))
     return sorted(found, key=lambda fragment: (fragment.started, fragment.folder.name))
+
+
+def described(fragment: Fragment) -> Any:
+    """Returns W&B's record of whose run a start is; None where its file has none."""
+    records = LogFile(fragment.file).records()
+    return next((record.run for record in records if record.WhichOneof("record_type") == "run"), None)
 
 
 def mark_synced(folder: Path) -> None:

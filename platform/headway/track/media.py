@@ -70,11 +70,20 @@ def read_index(run: RunFolder) -> list[dict[str, Any]]:
     return list(rows.values())
 
 
-def give_media(wandb_run: Any, run: RunFolder, rows: Sequence[dict[str, Any]]) -> None:
-    """Logs media to W&B; each as it is in the run folder."""
+def give_media(
+    wandb_run: Any, run: RunFolder, rows: Sequence[dict[str, Any]], *, staged_in: Path | None = None
+) -> None:
+    """Logs media to W&B; each as it is in the run folder.
+
+    Args:
+        wandb_run: the SDK's run.
+        run: whose media.
+        rows: of their index.
+        staged_in: where W&B keeps what an offline run's tables are uploaded from; the run's `wandb/` when absent.
+    """
     import wandb
 
-    with _staged_in(run.path / "wandb"):
+    with _staged_in(staged_in or run.path / "wandb"):
         for row in rows:
             file, name = run.path / row["path"], f"media/{row['name']}"
             value: Any

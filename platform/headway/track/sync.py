@@ -19,14 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Literal
 
 from headway.config.errors import UserError
 from headway.run import RunFolder
-from headway.track.fragments import Fragment, list_fragments, mark_synced
+from headway.track.fragments import Fragment, described, list_fragments, mark_synced
 from headway.track.upload_copies import Copies, make_copies, total_bytes, track_section
-from headway.track.wandb_server import NoAnswer, WandbServer
-from headway.wandb_file import LogFile
+from headway.track.wandb_server import NoAnswer, WandbServer, known_project
 
 AT_ONCE = 16
 """Runs that one `wandb sync` uploads."""
@@ -149,11 +148,11 @@ def _locked(run: RunFolder) -> Iterator[IO[str] | None]:
 def _prepare(run: RunFolder, server: WandbServer, scratch: Path) -> _Upload:
     """Asks what the server has of a run and makes copies of the rest."""
     fragments = waiting(run)
-    while fragments and (record := _described(fragments[-1])) is None:
+    while fragments and (record := described(fragments[-1])) is None:
         # Killed before its file had anything.
         fragments.pop()
     track = track_section(run)
-    project = record.project if fragments else track.get("project") or "headway"
+    project = record.project if fragments else known_project(track.get("project"))
     run_id = record.run_id if fragments else run.id
     own = record.entity if fragments else None
     entity = own or track.get("entity") or os.environ.get("WANDB_ENTITY") or server.entity()
@@ -161,17 +160,12 @@ def _prepare(run: RunFolder, server: WandbServer, scratch: Path) -> _Upload:
     return _Upload(run, entity, project, run_id, waiting(run), copies)
 
 
-def _described(fragment: Fragment) -> Any:
-    """Returns W&B's record of whose run a start is; None where its file has none."""
-    records = LogFile(fragment.file).records()
-    return next((record.run for record in records if record.WhichOneof("record_type") == "run"), None)
-
-
 def _wandb_sync(uploads: list[_Upload], server: WandbServer, locks: list[IO[str]]) -> str:
     """Uploads copies with W&B's own command; returns what it said went wrong, in one line."""
     folders = [folder for upload in uploads for folder in upload.copies.folders]
     environment = {
-        **os.environ,
+        # With a process of its own, which goes on when this one is ended.
+        **{name: value for name, value in os.environ.items() if name != "WANDB_SERVICE"},
         "WANDB_BASE_URL": server.url,
         "WANDB_API_KEY": server.key,
         "WANDB_MODE": "online",

@@ -10,9 +10,11 @@ Imports no torch.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +23,16 @@ import yaml
 
 from headway.config.overrides import flatten
 from headway.run import RunFolder, read_metrics
+from headway.track.artifacts import best_of
 from headway.track.fragments import Fragment
-from headway.track.wandb_server import Held
+from headway.track.left_over import MadeAgain, artifact_of, left_over, made_again, media_in
+from headway.track.wandb_server import Held, known_project
 from headway.wandb_file import LogFile, step_of, write_log
 
 SPARSE = ("val/", "test/", "health/")
 """Rows that W&B always gets: there are few of them."""
 _NOT_ENDED = 255
+_EXIT_CODES = {"done": 0, "stopped": 0, "failed": 1}
 Row = dict[str, Any]
 
 
@@ -54,19 +59,26 @@ def make_copies(run: RunFolder, fragments: list[Fragment], held: Held | None, in
         into: an empty folder for the copies.
     """
     copies = Copies(last_step=held.last_step if held else -1)
+    lacking = left_over(run, fragments, checkpoints=bool(track_section(run).get("checkpoints")))
+    again = made_again(run, lacking, into / "again") if lacking else None
     if not fragments:
         folder = into / f"run-{time.strftime('%Y%m%d_%H%M%S')}-{run.id}"
         folder.mkdir(parents=True)
-        write_log(folder / f"run-{run.id}.wandb", _Copy(run, _made_up(run), copies, held, last=True).records())
+        if again:
+            (folder / "files").symlink_to(again.files)
+        copy = _Copy(run, _made_up(run), copies, held, last=True, strip=False, again=again)
+        write_log(folder / f"run-{run.id}.wandb", copy.records())
         copies.folders.append(folder)
     for index, fragment in enumerate(fragments):
         folder = into / fragment.folder.name
         folder.mkdir(parents=True)
-        if (fragment.folder / "files").is_dir():
-            (folder / "files").symlink_to((fragment.folder / "files").resolve())
         last = index == len(fragments) - 1
+        for files in (fragment.folder / "files", *([again.files] if last and again else [])):
+            if files.is_dir():
+                shutil.copytree(files.resolve(), folder / "files", copy_function=_link, dirs_exist_ok=True)
         records = LogFile(fragment.file).records()
-        write_log(folder / fragment.file.name, _Copy(run, records, copies, held, last=last).records())
+        copy = _Copy(run, records, copies, held, last=last, strip=not fragment.offline, again=again if last else None)
+        write_log(folder / fragment.file.name, copy.records())
         copies.folders.append(folder)
     return copies
 
@@ -80,10 +92,20 @@ class _Copy:
         copies: told of each row.
         held: what the server has of the run.
         last: whether it is the newest start, whose end is the run's.
+        strip: whether media are left out, which are among what was made again.
+        again: what the fragments lack besides rows.
     """
 
     def __init__(
-        self, run: RunFolder, original: Iterable[Any], copies: Copies, held: Held | None, *, last: bool
+        self,
+        run: RunFolder,
+        original: Iterable[Any],
+        copies: Copies,
+        held: Held | None,
+        *,
+        last: bool,
+        strip: bool,
+        again: MadeAgain | None,
     ) -> None:
         self.run = run
         self.original = original
@@ -91,11 +113,12 @@ class _Copy:
         self.last_event = held.last_event if held else 0.0
         self.known = held is not None
         self.last = last
+        self.strip = strip
+        self.again = again
 
     def records(self) -> Iterator[Any]:
         """Yields what goes up, with an end: a killed run's file has none."""
-        messages = _messages()
-        ending, started = None, 0.0
+        ending, started, newest_row = None, 0.0, None
         for record in self.original:
             kind = record.WhichOneof("record_type")
             if kind == "exit":
@@ -103,14 +126,59 @@ class _Copy:
                 continue
             if kind == "run":
                 started = record.run.start_time.seconds + record.run.start_time.nanos / 1e9
+            if self.strip:
+                _strip(record)
             if self._goes_up(kind, record):
+                # Held back, for media that belong to it.
+                if kind == "history":
+                    record, newest_row = newest_row, record
+                if record is not None:
+                    yield record
+        for record in self._refilled(started) if self.last else ():
+            if record.WhichOneof("record_type") == "history":
+                record, newest_row = newest_row, record
+            if record is not None:
                 yield record
-        if self.last:
-            yield from self._refilled(started)
-        if ending is None:
-            ending = messages.Record()
-            ending.exit.exit_code = _NOT_ENDED if self.last else 0
-        yield ending
+        if self.again is not None:
+            newest_row = self._with_media(newest_row, self.again.media)
+            yield from self.again.records
+            yield from self._media_summary()
+        if newest_row is not None:
+            yield newest_row
+        yield from self._end(ending)
+
+    def _with_media(self, row: Any, media: Sequence[Any]) -> Any:
+        """Returns the newest row with media; where the server has that already, a row that follows it."""
+        if not media:
+            return row
+        if row is None:
+            row = _messages().Record()
+            self.copies.last_step += 1
+            self.copies.num_rows += 1
+            _fill(row.history.item, {"_step": self.copies.last_step, "_timestamp": time.time()})
+        row.history.item.extend(media)
+        return row
+
+    def _end(self, ending: Any) -> Iterator[Any]:
+        """Yields the end of a start; of the newest, the one that the run folder tells of.
+
+        A start that was killed has none, and one whose process was ended may have that process's own.
+        """
+        record = _messages().Record()
+        record.exit.exit_code = ending.exit.exit_code if ending is not None else _NOT_ENDED if self.last else 0
+        state = self.run.status().get("state")
+        if self.last and state in _EXIT_CODES:
+            record.exit.exit_code = _EXIT_CODES[state]
+            yield _summary({"ended": state, **best_of(self.run)})
+        yield record
+
+    def _media_summary(self) -> Iterator[Any]:
+        if self.again is None or not self.again.media:
+            return  # W&B's process ends itself at a record that says nothing
+        record = _messages().Record()
+        for item in self.again.media:
+            record.summary.update.add(nested_key=item.nested_key, value_json=item.value_json)
+        yield record
 
     def _goes_up(self, kind: str, record: Any) -> bool:
         """Returns whether the server lacks a record."""
@@ -125,10 +193,8 @@ class _Copy:
         elif kind == "alert":
             # Of a run that is being uploaded again, it was told before.
             return not self.known
-        elif kind == "request" and record.request.WhichOneof("request_type") == "log_artifact":
-            return self._has_files(record.request.log_artifact.artifact)
-        elif kind == "artifact":
-            return self._has_files(record.artifact)
+        elif (artifact := artifact_of(record)) is not None:
+            return self._has_files(artifact)
         return True
 
     def _has_files(self, artifact: Any) -> bool:
@@ -162,9 +228,25 @@ class _Copy:
             newest |= row
             yield record
         if newest:
-            record = messages.Record()
-            _fill(record.summary.update, newest)
-            yield record
+            yield _summary(newest)
+
+
+def _link(source: str, target: str) -> None:
+    # Media that were made again have the names that they had.
+    with contextlib.suppress(FileExistsError):
+        Path(target).symlink_to(source)
+
+
+def _summary(values: Row) -> Any:
+    record = _messages().Record()
+    _fill(record.summary.update, values)
+    return record
+
+
+def _strip(record: Any) -> None:
+    """Takes the media out of a row."""
+    for item in list(media_in(record)):
+        record.history.item.remove(item)
 
 
 def missing_rows(run: RunFolder, *, after: int) -> list[Row]:
@@ -204,7 +286,7 @@ def _made_up(run: RunFolder) -> Iterator[Any]:
     record = _messages().Record()
     described = record.run
     described.run_id, described.display_name = run.id, run.id
-    described.project, described.entity = track.get("project") or "headway", track.get("entity") or ""
+    described.project, described.entity = known_project(track.get("project")), track.get("entity") or ""
     described.run_group, described.job_type = track.get("group") or "", track.get("job_type") or ""
     described.notes = track.get("notes") or ""
     described.tags.extend(track.get("tags") or [])

@@ -44,6 +44,10 @@ class NoAnswer(Exception):
     """A server that does not answer, or not with what was asked for; says why in a few words."""
 
 
+class Silent(NoAnswer):
+    """A server that let the question wait in vain."""
+
+
 class WandbServer:
     """A W&B server.
 
@@ -55,25 +59,29 @@ class WandbServer:
     def __init__(self, url: str, key: str) -> None:
         self.url = url.rstrip("/")
         self.key = key
+        self.is_silent = False
+        """Whether it let the last `why_not` wait in vain."""
 
     def why_not(self, *, within_s: float) -> str | None:
         """Returns why nothing can be sent to it; None where it answers and knows the key.
 
         A network without a name server holds a question up whatever its timeout: a thread asks.
         """
-        said: list[str | None] = []
+        said: list[NoAnswer | None] = []
 
         def ask() -> None:
             try:
                 self.entity()
                 said.append(None)
             except NoAnswer as problem:
-                said.append(str(problem))
+                said.append(problem)
 
         asking = threading.Thread(target=ask, name="wandb-probe", daemon=True)
         asking.start()
         asking.join(within_s)
-        return said[0] if said else f"{self.url} does not answer within {within_s:.0f} s"
+        problem = said[0] if said else Silent(f"{self.url} does not answer within {within_s:.0f} s")
+        self.is_silent = isinstance(problem, Silent)
+        return None if problem is None else str(problem)
 
     def entity(self) -> str:
         """Returns the user or team that the key's runs go to when none is named.
@@ -119,7 +127,7 @@ class WandbServer:
                 raise NoAnswer(f"{self.url} refuses the key") from None
             raise NoAnswer(f"{self.url} answers with {error.code} {error.reason}") from None
         except TimeoutError:
-            raise NoAnswer(f"{self.url} does not answer within {timeout_s:.0f} s") from None
+            raise Silent(f"{self.url} does not answer within {timeout_s:.0f} s") from None
         except (OSError, ValueError) as error:
             reason = getattr(error, "reason", error)
             raise NoAnswer(f"{self.url} cannot be reached ({reason})") from None
@@ -139,6 +147,25 @@ def _tail(text: str | None) -> dict[str, Any]:
 def known_address() -> str:
     """Returns the server that the environment or `wandb login --host` names; W&B's own otherwise."""
     return os.environ.get("WANDB_BASE_URL") or str(quiet_wandb().setup().settings.base_url or CLOUD)
+
+
+def known_mode() -> str | None:
+    """Returns what the environment's WANDB_MODE, W&B's own switch, says; None where it says nothing.
+
+    Raises:
+        UserError: it says something else than W&B knows.
+    """
+    said = os.environ.get("WANDB_MODE") or None
+    if said is None or said in ("online", "offline", "disabled"):
+        return said
+    if said in ("run", "dryrun"):
+        return {"run": "online", "dryrun": "offline"}[said]
+    raise UserError(f"WANDB_MODE: {said!r} should be online, offline or disabled")
+
+
+def known_project(named: str | None) -> str:
+    """Returns the project that runs go to: the recipe's, or the environment's."""
+    return named or os.environ.get("WANDB_PROJECT") or "headway"
 
 
 def known_key() -> str | None:
@@ -170,6 +197,8 @@ def quiet_wandb() -> Any:
     import logging
 
     os.environ.setdefault("WANDB_SILENT", "true")
+    if known_mode() is None:
+        os.environ.pop("WANDB_MODE", None)  # set to nothing, which the SDK takes for a mode
     import wandb
 
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)

@@ -11,11 +11,8 @@ place taken, and one that a crash kept from W&B is taken from metrics.jsonl.
 from __future__ import annotations
 
 import contextlib
-import os
-import queue
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +21,22 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from headway.config.errors import Stopped, UserError
 from headway.run import read_metrics
-from headway.track.artifacts import log_checkpoints, log_code
-from headway.track.fragments import last_step_on_disk, mark_synced, once_written
+from headway.track.artifacts import best_of, log_checkpoints, log_code
+from headway.track.fragments import described, last_step_on_disk, list_fragments, mark_synced, once_written
 from headway.track.media import give_media, read_index
 from headway.track.node_monitor import EVERY_S, NodeRows
-from headway.track.patience import within
+from headway.track.patience import SERVERS, Deadline, Worker, within
 from headway.track.upload_copies import is_for_wandb
-from headway.track.wandb_server import NoAnswer, WandbServer, known_address, known_key, known_server, quiet_wandb
+from headway.track.wandb_server import (
+    NoAnswer,
+    WandbServer,
+    known_address,
+    known_key,
+    known_mode,
+    known_project,
+    known_server,
+    quiet_wandb,
+)
 
 if TYPE_CHECKING:
     from headway.recipe import Recipe
@@ -40,16 +46,19 @@ Mode = Literal["online", "offline", "disabled"]
 Row = dict[str, Any]
 Work = Callable[[Any], None]
 """Something to do with the SDK's run, in its turn among the rows."""
+Log = Callable[[Any, "RunFolder"], None]
+"""Gives the SDK's run something that lies in a run folder."""
 
 PROBE_S = 4.0
 INIT_S = 5.0
 """With the probe, what a server that has fallen silent may cost a run's start."""
-FINISH_S = 30.0
-"""How long a run's end waits for what is not uploaded yet; it is on the disk already."""
-DRAIN_S = 60.0
+END_S = 30.0
+"""How long a run's end may wait for W&B, all in all; everything is on the disk already."""
+FINISH_S = 20.0
+"""How much of that W&B's own process has for what is not uploaded yet, once it has heard of all."""
+AGAIN_S = 1.0
+"""How long the ends of this process's other runs wait, once one was in vain."""
 FLUSH_EVERY_S = 5.0
-_LATE_S = 5.0
-"""How much later than it was told to W&B's process may give up before it is ended."""
 _NEARLY_NOTHING = 1 << 20
 
 
@@ -70,19 +79,39 @@ def choose_mode(wanted: str) -> Choice:
     Raises:
         UserError: online was asked for and there is no key.
     """
-    if wanted == "auto":
-        wanted = os.environ.get("WANDB_MODE", "auto")
+    wanted = check_mode(wanted)
     if wanted == "disabled":
         return Choice("disabled")
-    if wanted in ("offline", "dryrun"):
+    if wanted == "offline":
         return Choice("offline")
     key = known_key()
     if not key:
-        if wanted == "online":
-            raise UserError("track.wandb: online, but there is no key; run `wandb login`, or use track.wandb=offline")
         return Choice("offline", "there is no key")
-    problem = WandbServer(known_address(), key).why_not(within_s=PROBE_S)
+    url = known_address()
+    problem = SERVERS.recall(url) or _ask(url, key)
     return Choice("online") if problem is None else Choice("offline", problem)
+
+
+def _ask(url: str, key: str) -> str | None:
+    """Returns why a server takes no runs; one that says nothing is not asked for each run of an array."""
+    server = WandbServer(url, key)
+    problem = server.why_not(within_s=PROBE_S)
+    if problem and server.is_silent:
+        SERVERS.remember(url, problem)
+    return problem
+
+
+def check_mode(wanted: str) -> str:
+    """Returns what is asked for, by the recipe or, where that leaves it open, by the environment. Asks no server.
+
+    Raises:
+        UserError: online was asked for and there is no key, or WANDB_MODE says something that W&B does not know.
+    """
+    said = known_mode() if wanted != "disabled" else None
+    setting, mode = ("WANDB_MODE", said) if wanted == "auto" and said else ("track.wandb", wanted)
+    if mode == "online" and not known_key():
+        raise UserError(f"{setting}: online, but there is no key; run `wandb login`, or use track.wandb=offline")
+    return mode
 
 
 class WandbSink:
@@ -113,11 +142,13 @@ class WandbSink:
         """What keeps W&B from having all of the run."""
         self._broken = False
         """Whether W&B's own process takes no more rows."""
-        self._takes_artifacts = True
+        self._ending = False
+        """Whether it is too late for another artifact."""
+        self._not_taken: list[str] = []
+        """Artifacts and media that W&B did not take, or not yet."""
         self.why = choice.why
         self.mode = choice.mode
         self._say = say
-        self._queue: queue.SimpleQueue[list[Row] | Work | None] = queue.SimpleQueue()
         self._steps_given, self._newest = 0, -1
         self._began = time.time()
         self._wants_checkpoints = recipe.track.checkpoints
@@ -135,10 +166,11 @@ class WandbSink:
             self.run.define_metric(pattern, step_metric="step")
         earlier = -1 if self.mode == "online" else last_step_on_disk(run.path / "wandb")
         self._next_step = max(int(self.run.starting_step), earlier + 1)
+        self._rows = Worker[list[Row] | Work](f"wandb-{run.id}", self._take)
+        # The SDK asks the server for these, and waits: no row stands behind them in a queue.
+        self._artifacts = Worker[tuple[str, Log]](f"wandb-artifacts-{run.id}", self._take_artifact)
         if recipe.track.code and alone:
-            self._log_artifact(log_code)
-        self._thread = threading.Thread(target=self._feed, name=f"wandb-{run.id}", daemon=True)
-        self._thread.start()
+            self._give_artifact("code", log_code)
         if resumed_at is not None and self._next_step <= resumed_at:
             # What W&B did not get before a crash, or while it was not there.
             self.write([row for row in read_metrics(run.metrics) if self._next_step <= row.get("step", 0)])
@@ -161,15 +193,17 @@ class WandbSink:
     def _init(self, recipe: Recipe, alone: bool, *, mode: Literal["online", "offline"]) -> Any:
         wandb = quiet_wandb()
         track = recipe.track
+        # A run that goes on stays where it was, whatever the environment says now.
+        before = next(filter(None, map(described, reversed(list_fragments(self.folder.path / "wandb")))), None)
         return wandb.init(
             dir=str(self.folder.path),
             id=self.folder.id,
             name=self.folder.id,
-            project=track.project,
-            entity=track.entity,
+            project=track.project or (before.project if before else known_project(None)),
+            entity=track.entity or (before.entity if before else None) or None,
             group=track.group,
             job_type=track.job_type,
-            tags=track.tags,
+            tags=track.tags or None,
             notes=track.notes,
             config=recipe.dotted(),
             mode=mode,
@@ -199,48 +233,44 @@ class WandbSink:
             return
         chosen = [row for row in rows if is_for_wandb(row, self.every)]
         if chosen:
-            self._queue.put(chosen)
+            self._rows.put(chosen)
 
     def do(self, work: Work) -> None:
         """Has something done with the SDK's run, after the rows that were written so far."""
         if self.run is not None:
-            self._queue.put(work)
+            self._rows.put(work)
 
     def alert(self, row: Row) -> None:
         """Sends a row of alerts.jsonl as an alert of W&B's."""
         self.do(lambda run: run.alert(row["title"], row["text"], level=row["level"]))
 
-    def _feed(self) -> None:
-        """Gives W&B what was written, until there is no more."""
-        while (item := self._queue.get()) is not None:
-            if self._broken:
-                continue
-            try:
-                if callable(item):
-                    item(self.run)
-                else:
-                    for row in item:
-                        self._log(row)
-                    self._log_nodes()
-            except Exception as error:
-                # The training goes on without W&B, and says so.
-                self._broken = True
-                self.problem = f"W&B's own process failed ({type(error).__name__}: {error})"[:300]
-                self._say(f"{self.problem}; metrics.jsonl has every row")
+    def _take(self, item: list[Row] | Work) -> None:
+        if self._broken:
+            return
+        try:
+            if callable(item):
+                item(self.run)
+            else:
+                for row in item:
+                    self._log(row)
+                self._log_nodes()
+        except Exception as error:
+            # The training goes on without W&B, and says so.
+            self._broken = True
+            self.problem = _process_failed(error)
+            self._say(f"{self.problem}; metrics.jsonl has every row")
 
-    def _log_artifact(self, log: Callable[[Any, RunFolder], None]) -> None:
-        """Has an artifact logged. The SDK asks the server for it: one that is gone costs artifacts, and no row."""
+    def _give_artifact(self, what: str, log: Log) -> None:
+        self._not_taken.append(what)
+        self._artifacts.put((what, log))
 
-        def work(run: Any) -> None:
-            if not self._takes_artifacts:
-                return
-            try:
-                log(run, self.folder)
-            except Exception as error:
-                self._takes_artifacts = False
-                self.problem = f"W&B took no artifact ({type(error).__name__}: {error})"[:300]
-
-        self.do(work)
+    def _take_artifact(self, item: tuple[str, Log]) -> None:
+        """Gives W&B an artifact: a server that is gone costs artifacts, and no row."""
+        what, log = item
+        if not (self._broken or self._ending):
+            with contextlib.suppress(Exception):  # said at the end, with what else is not there
+                log(self.run, self.folder)
+                self._not_taken.remove(what)
 
     def _log(self, row: Row) -> None:
         step = int(row["step"])
@@ -268,65 +298,84 @@ class WandbSink:
         self.folder.update_status(wandb={name: value for name, value in told.items() if value != ""})
 
     def _end(self, ending: BaseException | None) -> None:
-        # In a table of a sweep's runs, what was stopped early is told from what is done.
-        how = "done" if ending is None else "stopped" if isinstance(ending, Stopped) else "failed"
-        summary: dict[str, Any] = {"ended": how} if ending is None else {"ended": how, "reason": str(ending)[:200]}
-        best = self.folder.status().get("best") or {}
-        if best:
-            summary |= {"best/step": best["step"]}
-            summary |= {f"best/{name}": value for name, value in best.get("metrics", {}).items()}
-        media = [row for row in read_index(self.folder) if row.get("time", 0) >= self._began]
-        self.do(lambda run: give_media(run, self.folder, media))
-        if self._wants_checkpoints:
-            self._log_artifact(log_checkpoints)
-        self.do(lambda run: run.summary.update(summary))
-        self._queue.put(None)
-        self._thread.join(DRAIN_S)
-        if self._thread.is_alive():
+        deadline = Deadline(self._patience())
+        self.do(lambda run: run.summary.update(summary_of(self.folder, ending)))
+        if not self._rows.close(deadline.left_s):
             self._broken = True
-            self.problem = f"W&B did not take all rows within {DRAIN_S:.0f} s"
-            self._say(f"{self.problem}; metrics.jsonl has every row")
-        self._finish(0 if ending is None or isinstance(ending, Stopped) else 1)
-
-    def _finish(self, exit_code: int) -> None:
+            self.problem = "W&B's own process takes no more rows"
+        self._give_the_rest(deadline)
         fragment = Path(self.run.dir).parent
         try:
-            within(FINISH_S + _LATE_S, lambda: self.run.finish(exit_code=exit_code))
+            exit_code = int(how_ended(ending) == "failed")
+            within(deadline, lambda: self.run.finish(exit_code=exit_code))
         except TimeoutError:
-            self.problem = f"W&B did not take all within {FINISH_S:.0f} s"
-            self._say(f"{self.problem}; what is left is on disk: `headway sync {self.folder.id}` uploads it")
-            return
+            SERVERS.remember(known_address(), "its server did not take all of a run that ended before")
+            self.problem = "W&B did not take all of the run in time"
         except Exception as error:
-            self.problem = self.problem or f"W&B's own process failed ({type(error).__name__}: {error})"[:300]
-            self._say(f"{self.problem}; what is left is on disk: `headway sync {self.folder.id}` uploads it")
-            return
-        if self._broken:
-            return
-        if self.mode == "offline":
-            self._count_back(fragment)
+            self.problem = self.problem or _process_failed(error)
         else:
-            self._ask_back(fragment)
+            if self.mode == "offline":
+                self._count_back(fragment)
+            else:
+                self._ask_back(deadline)
+        if self._not_taken:
+            missing = f"the run's {' and '.join(self._not_taken)}"
+            self.problem = f"{self.problem}; not there: {missing}" if self.problem else f"W&B did not take {missing}"
+        if self.problem and self.mode == "online":
+            self._say(f"{self.problem}; what is left is on disk: `headway sync {self.folder.id}` uploads it")
+        elif self.mode == "online":
+            mark_synced(fragment)
 
-    def _ask_back(self, fragment: Path) -> None:
+    def _ask_back(self, deadline: Deadline) -> None:
         """Asks the server for the newest row: the SDK does not tell when it was refused."""
+        if self.problem:
+            return
+        run = self.run
         try:
-            held = known_server().held(str(self.run.entity), str(self.run.project), str(self.run.id))
+            held = known_server().held(run.entity, run.project, run.id, timeout_s=max(1.0, deadline.left_s))
         except NoAnswer as problem:
             self.problem = str(problem)
-        else:
-            if held is None or held.last_step < self._newest:
-                step = "nothing" if held is None else f"rows up to step {held.last_step} of {self._newest}"
-                self.problem = f"W&B's server has {step}"
-        if self.problem:
-            self._say(f"{self.problem}; what is left is on disk: `headway sync {self.folder.id}` uploads it")
-        else:
-            mark_synced(fragment)
+            return
+        if held is None or held.last_step < self._newest:
+            step = "nothing" if held is None else f"rows up to step {held.last_step} of {self._newest}"
+            self.problem = f"W&B's server has {step}"
 
     def _count_back(self, fragment: Path) -> None:
         """Reads the file back: W&B's own process does not tell when the disk was full."""
         found = once_written(fragment)
         if found.num_rows < self._steps_given:
+            full = False
             with contextlib.suppress(OSError):
                 full = shutil.disk_usage(fragment).free < _NEARLY_NOTHING
             self.problem = f"{fragment.name} has {found.num_rows:,} of {self._steps_given:,} rows"
             self._say(f"{self.problem}{': the disk is full' if full else ''}; metrics.jsonl has every row")
+
+    def _patience(self) -> float:
+        """Returns how many seconds this end may wait: next to none for a server that has let one down."""
+        let_down = self.mode == "online" and SERVERS.recall(known_address()) is not None
+        return AGAIN_S if let_down else END_S
+
+    def _give_the_rest(self, deadline: Deadline) -> None:
+        """Hands on what may have to wait for a server, once all rows are with W&B."""
+        media = [row for row in read_index(self.folder) if row.get("time", 0) >= self._began]
+        if media:
+            self._give_artifact("media", lambda run, folder: give_media(run, folder, media))
+        if self._wants_checkpoints:
+            self._give_artifact("checkpoints", log_checkpoints)
+        self._artifacts.close(max(0.0, deadline.left_s - FINISH_S))
+        self._ending = True
+
+
+def summary_of(run: RunFolder, ending: BaseException | None) -> dict[str, Any]:
+    """Returns what a run's summary has besides the last values: how it ended, and the best checkpoint's metrics."""
+    reason: dict[str, Any] = {} if ending is None else {"reason": str(ending)[:200]}
+    return {"ended": how_ended(ending), **reason, **best_of(run)}
+
+
+def how_ended(ending: BaseException | None) -> str:
+    """Returns a word for it: in a table of a sweep's runs, what was stopped early is told from what is done."""
+    return "done" if ending is None else "stopped" if isinstance(ending, Stopped | KeyboardInterrupt) else "failed"
+
+
+def _process_failed(error: Exception) -> str:
+    return f"W&B's own process failed ({type(error).__name__}: {error})"[:300]

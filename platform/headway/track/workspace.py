@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from headway.config.errors import UserError
-from headway.track.wandb_server import NoAnswer, WandbServer, quiet_wandb
+from headway.track.wandb_server import NoAnswer, WandbServer, known_project, quiet_wandb
 
 _CURVES = {
     "Losses": ["train/loss", "val/loss"],
@@ -61,7 +61,7 @@ def subject_of(
     track, trainer, search = tree.get("track") or {}, tree.get("trainer") or {}, tree.get("sweep") or {}
     monitor = search.get("metric") or trainer.get("monitor") or "val/loss"
     mode = search.get("mode") or trainer.get("monitor_mode") or "min"
-    project = track.get("project") or "headway"
+    project = known_project(track.get("project"))
     return Subject(name, project, track.get("entity") or entity, group, monitor, mode == "max", hyperparameters)
 
 
