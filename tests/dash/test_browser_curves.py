@@ -101,7 +101,8 @@ def test_a_finger_along_the_axis_zooms_and_one_along_the_page_scrolls(look, serv
     begin, end = (float(part) for part in page.url.partition("range=")[2].partition("&")[0].split(".."))
     assert 0 < begin < begin + 20_000 < end < 60_000
     assert page.evaluate("scrollY") == before
-    page.tap("#whole-range")
+    drawn(page)
+    page.click("#whole-range")
     page.wait_for_function("() => !location.hash.includes('range')")
 
 
