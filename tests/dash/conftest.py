@@ -86,9 +86,16 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
     contexts, complaints = [], []
 
     def opened(
-        address: str, *, size: tuple[int, int] = DESKTOP, theme: str = "light", offline: bool = False, expect: str = ""
+        address: str,
+        *,
+        size: tuple[int, int] = DESKTOP,
+        theme: str = "light",
+        offline: bool = False,
+        expect: str = "",
+        touch: bool = False,
     ) -> Any:
-        context = browser.new_context(viewport={"width": size[0], "height": size[1]}, color_scheme=theme)
+        viewport = {"width": size[0], "height": size[1]}
+        context = browser.new_context(viewport=viewport, color_scheme=theme, has_touch=touch, is_mobile=touch)
         contexts.append(context)
         context.set_default_timeout(20_000)
         context.set_offline(offline)

@@ -28,7 +28,7 @@ from headway.dash.entries import Entry
 from headway.dash.guard import COOKIE, FILE_CSP, TOKEN_HEADER, Access, Guard
 from headway.dash.jobs import Jobs
 from headway.dash.live import MAX_WATCHED, Live
-from headway.dash.offline_wandb import OfflineRuns
+from headway.dash.offline_wandb import LOG_NAME, OfflineRuns
 from headway.dash.query import Query
 from headway.dash.runs import Runs
 from headway.dash.series import AXES, Axis, Curves, per_step
@@ -60,7 +60,7 @@ class Site:
     read_only: bool
     host: str
     access: Access
-    source: Callable[[Entry], dict[str, Any] | None] = lambda _: None
+    offline: OfflineRuns | None = None
 
     def __post_init__(self) -> None:
         self.started = time.time()
@@ -85,7 +85,7 @@ class Site:
             return cls(runs, Curves(root, cache), Sweeps(runs), Jobs(root), read_only, host, access)
         runs = Runs(root, offline.entries())
         curves = Curves(root, cache, offline.columns)
-        return cls(runs, curves, Sweeps(runs), Jobs(root), read_only, host, access, offline.source)
+        return cls(runs, curves, Sweeps(runs), Jobs(root), read_only, host, access, offline)
 
     # ---- answers, by what was asked ------------------------------------------------------------
 
@@ -120,7 +120,11 @@ class Site:
     def run(self, run_id: str) -> dict[str, Any]:
         """Returns a run's page."""
         entry = self.entry(run_id)
-        return run_page.run_page(self.runs, self.curves, entry, source=self.source(entry))
+        offline = self._offline(entry)
+        if offline is None:
+            return run_page.run_page(self.runs, self.curves, entry)
+        page = run_page.run_page(self.runs, self.curves, entry, source=offline.source(entry))
+        return {**page, **offline.files(entry)}
 
     def series(self, run_id: str, ask: Ask) -> dict[str, Any]:
         """Returns metrics of a run as curves."""
@@ -150,10 +154,32 @@ class Site:
     def run_log(self, run_id: str, ask: Ask) -> dict[str, Any]:
         """Returns a piece of a rank's log."""
         entry = self.entry(run_id)
-        if entry.row["source"] != "headway":
-            raise FileNotFoundError(f"{run_id}: has no logs")
+        offline = self._offline(entry)
+        if offline is not None:
+            folder = offline.log_folder(entry)
+            if folder is None:
+                raise FileNotFoundError(f"{run_id}: has no logs")
+            return run_page.log_part(folder, (LOG_NAME,), ask.whole("from", 0))
         name = f"rank-{ask.whole('rank', 0)}.log"
         return run_page.log_part(self.runs.root, (entry.folder, "logs", name), ask.whole("from", 0))
+
+    def media_file(self, run_id: str, path: str) -> tuple[bytes, str, bool]:
+        """Returns a picture, table or text of a run, its type, and whether a browser may show it.
+
+        Raises:
+            OSError: it is not there, is larger than what is served, or lies elsewhere.
+        """
+        entry = self.entry(run_id)
+        offline = self._offline(entry)
+        if offline is None:
+            return run_page.media_file(self.runs.root, (entry.folder,), path)
+        folder = offline.media_folder(entry, path)
+        if folder is None:
+            raise FileNotFoundError(f"{run_id}: has logged no {path}")
+        return run_page.media_file(folder, (), path)
+
+    def _offline(self, entry: Entry) -> OfflineRuns | None:
+        return self.offline if entry.row["source"] == "wandb" else None
 
     def compared(self, ask: Ask) -> dict[str, Any]:
         """Returns runs side by side."""
@@ -342,7 +368,7 @@ def _job_log(site: Site, request: Request) -> Any:
 def _file(site: Site, request: Request) -> Response:
     def read(_: Request) -> Any:
         entry = site.entry(_id(request))
-        return run_page.media_file(site.runs.root, entry, _ask(request).text("path"))
+        return site.media_file(entry.id, _ask(request).text("path"))
 
     try:
         content, media_type, shown = read(request)

@@ -126,7 +126,7 @@ def _blank(run_id: str, **values: Any) -> Row:
     row: Row = dict.fromkeys(
         (
             "id", "recipe", "state", "reason", "strategy", "where", "step", "total_steps", "started", "updated",
-            "duration_s", "metric", "metric_name", "tags", "sweep", "job", "source",
+            "duration_s", "metric", "metric_name", "tags", "sweep", "job", "source", "title",
         )
     )  # fmt: skip
     return {**row, "id": run_id, "tags": [], "source": "headway", **values}

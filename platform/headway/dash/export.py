@@ -14,7 +14,7 @@ from typing import Any
 from headway.config.errors import UserError
 from headway.dash.app import Ask, Site, as_json
 from headway.dash.assets import FOLDER
-from headway.dash.run_page import health_names, media_file
+from headway.dash.run_page import health_names
 
 Question = tuple[str, dict[str, str]]
 _PLAIN = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-")
@@ -120,7 +120,7 @@ def _of_run(site: Site, run_id: str, folder: Path) -> Iterator[tuple[Question, A
         yield (f"{path}/log", parameters), site.run_log(run_id, Ask(parameters))
     for medium in page["media"]:
         try:
-            content, _, _ = media_file(site.runs.root, site.entry(run_id), medium["path"])
+            content, _, _ = site.media_file(run_id, medium["path"])
         except OSError:
             continue
         if medium["kind"] == "image":

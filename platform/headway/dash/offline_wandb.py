@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,13 @@ from headway.columns import Columns
 from headway.config.errors import UserError
 from headway.dash.entries import Entry, wandb_row
 from headway.dash.recipes import Config, shared_config
+from headway.dash.run_page import medium_kind
 from headway.wandb_file import OfflineRun, read_offline_run
 
 _STILL_WRITTEN_S = 120.0
 _GROUPLESS = "wandb"
+_FILES = "files"
+LOG_NAME = "output.log"
 
 
 @dataclass
@@ -27,6 +30,8 @@ class _Found:
     """A run, from all of its files."""
 
     parts: list[tuple[Path, OfflineRun]]
+    media: list[dict[str, Any]] = field(default_factory=list)
+    """Pictures and tables that were logged: name, step, kind, and path below `files/`."""
 
     @property
     def newest(self) -> OfflineRun:
@@ -59,6 +64,7 @@ class OfflineRuns:
             self._runs.setdefault(run_id, _Found([])).parts.append((path, run))
         for found in self._runs.values():
             found.parts.sort(key=lambda part: part[1].started)
+            found.media = _media(found)
         if not self._runs and not self.problems:
             raise UserError(f"--wandb: {folder} holds no run-*.wandb; name a folder of offline runs")
         self._columns: dict[str, Columns] = {}
@@ -95,8 +101,26 @@ class OfflineRuns:
             "notes": run.notes,
             "host": run.host,
             "exit_code": run.exit_code,
-            "summary": run.summary,
+            "summary": _numbers_and_words(run.summary),
         }
+
+    def files(self, entry: Entry) -> dict[str, Any]:
+        """Returns what a run's page lists of its files: media, and its printed output as the log of rank 0."""
+        found = self._runs[entry.id]
+        return {"media": found.media, "logs": [0] if self.log_folder(entry) is not None else []}
+
+    def log_folder(self, entry: Entry) -> Path | None:
+        """Returns the newest folder that holds what the run printed; None where it printed nothing."""
+        folders = [path.parent / _FILES for path, _ in reversed(self._runs[entry.id].parts)]
+        return next((folder for folder in folders if (folder / LOG_NAME).is_file()), None)
+
+    def media_folder(self, entry: Entry, path: str) -> Path | None:
+        """Returns the folder that a logged picture or table lies in; None where the run logged no such."""
+        found = self._runs[entry.id]
+        if not any(medium["path"] == path for medium in found.media):
+            return None
+        folders = [part.parent / _FILES for part, _ in found.parts]
+        return next((folder for folder in folders if (folder / path).is_file()), None)
 
 
 def _entry(run_id: str, found: _Found) -> Entry:
@@ -107,10 +131,12 @@ def _entry(run_id: str, found: _Found) -> Entry:
     updated = max(stamps, default=found.parts[-1][0].stat().st_mtime)
     state, reason = _state(found)
     config = _config(run.config)
-    final = {_metric(name): value for name, value in run.summary.items() if isinstance(value, int | float)}
+    summary = _numbers_and_words(run.summary)
+    final = {_metric(name): value for name, value in summary.items() if isinstance(value, int | float)}
     metric = next((name for name in ("val/loss", "val_loss", "loss", "train/loss") if _metric(name) in final), None)
     row = wandb_row(
         run_id,
+        title=run.name or None,
         recipe=run.project or None,
         state=state,
         reason=reason,
@@ -124,7 +150,6 @@ def _entry(run_id: str, found: _Found) -> Entry:
         metric_name=_metric(metric) if metric else None,
         tags=list(run.tags),
         sweep=run.sweep or None,
-        job=run.group or None,
     )
     problems = [f"{path.name}: torn at byte {part.torn_at:,}" for path, part in found.parts if part.torn_at is not None]
     return Entry(run_id, run_id, row, config, final, {}, tuple(problems), has_ended=True)
@@ -156,8 +181,36 @@ def _config(nested: dict[str, Any]) -> Config:
 def _rows(run: OfflineRun) -> Iterable[dict[str, Any]]:
     """Yields rows of metrics as headway has them: step, time, and names with a slash."""
     for row in run.rows:
-        named = {_metric(name): value for name, value in row.items() if not name.startswith("_")}
+        shown = _numbers_and_words(row)
+        named = {_metric(name): value for name, value in shown.items() if not name.startswith("_")}
         yield {"step": _step(row), "time": row.get("_timestamp"), **named}
+
+
+def _described(row: dict[str, Any]) -> dict[str, str]:
+    """Returns the names under which a row describes a picture, table or histogram, with W&B's type of each."""
+    end = "._type"
+    return {name.removesuffix(end): str(kind) for name, kind in row.items() if name.endswith(end)}
+
+
+def _numbers_and_words(row: dict[str, Any]) -> dict[str, Any]:
+    """Returns a row without the width, size, hash and so on of what is no number: they are no metrics."""
+    described = tuple(f"{name}." for name in _described(row))
+    return {name: value for name, value in row.items() if not name.startswith(described)} if described else row
+
+
+def _media(found: _Found) -> list[dict[str, Any]]:
+    """Returns the pictures and tables that a run's rows name; of several at a step each has its number."""
+    media = []
+    for row in (row for _, part in found.parts for row in part.rows):
+        for name in _described(row):
+            several = row.get(f"{name}.filenames")
+            paths = several if isinstance(several, list) else [row.get(f"{name}.path")]
+            for number, path in enumerate(paths):
+                kind = medium_kind(path) if isinstance(path, str) else None
+                if kind is not None:
+                    shown = f"{name}/{number}" if len(paths) > 1 else name
+                    media.append({"name": shown, "step": _step(row), "kind": kind, "path": path})
+    return media
 
 
 def _step(row: dict[str, Any]) -> int:

@@ -110,7 +110,7 @@ def _test(word: str, root: Path) -> Test:
         return lambda entry: (value := entry.value(key, root)) is not None and wanted in _as_text(value)
     wanted = word.lower()
     return lambda entry: any(
-        wanted in _as_text(entry.row[key]) for key in ("id", "recipe", "tags", "state") if entry.row[key]
+        wanted in _as_text(entry.row[key]) for key in ("id", "title", "recipe", "tags", "state") if entry.row[key]
     )
 
 

@@ -28,6 +28,7 @@ _MEDIUM = re.compile(r"(.+)-(\d{1,15})")
 _IMAGES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp",
            ".svg": "image/svg+xml"}  # fmt: skip
 _TABLES = (".csv", ".json")
+_TEXTS = (".txt", ".log", ".md")
 
 
 def run_page(runs: Runs, curves: Curves, entry: Entry, *, source: dict[str, Any] | None = None) -> dict[str, Any]:
@@ -137,7 +138,15 @@ def piece(raw: bytes, start: int, size: int) -> dict[str, Any]:
     }
 
 
-def media_file(root: Path, entry: Entry, path: str) -> tuple[bytes, str, bool]:
+def medium_kind(path: str) -> str | None:
+    """Returns how a file is shown by its name: image, table or text; None where it is none of these."""
+    suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a name, no path
+    if suffix in _IMAGES:
+        return "image"
+    return "table" if suffix in _TABLES else "text" if suffix in _TEXTS else None
+
+
+def media_file(root: Path, folder: tuple[str, ...], path: str) -> tuple[bytes, str, bool]:
     """Returns a file of a run's media folder, its type, and whether a browser may show it.
 
     Raises:
@@ -146,11 +155,11 @@ def media_file(root: Path, entry: Entry, path: str) -> tuple[bytes, str, bool]:
     parts = path.split("/")
     if parts[0] != "media" or len(parts) < 2:
         raise FileNotFoundError("only files of the run's media folder are served")
-    content = read_below(root, entry.folder, *parts, limit=MAX_FILE_BYTES)
+    content = read_below(root, *folder, *parts, limit=MAX_FILE_BYTES)
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122 - a name, no path
     if suffix in _IMAGES:
         return content, _IMAGES[suffix], True
-    if suffix in (".txt", ".log", ".md", ".csv"):
+    if suffix in (*_TEXTS, ".csv"):
         return content, "text/plain; charset=utf-8", True
     if suffix == ".json":
         return content, "application/json", True

@@ -2,6 +2,7 @@
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 
@@ -74,6 +75,20 @@ def test_a_folder_that_holds_something_is_left_alone(command, tmp_path):
     assert [path.name for path in (tmp_path / "page").iterdir()] == ["mine"]
 
 
+def pictures_and_tables():
+    """Returns what the SDK keeps as files or as many numbers, with names that a metric could have."""
+    import numpy as np
+    import wandb
+
+    picture = np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3)
+    return {
+        "val/samples": wandb.Image(picture, caption="one"),
+        "grid": [wandb.Image(picture), wandb.Image(picture + 1)],
+        "answers": wandb.Table(columns=["wanted", "found"], data=[[1, 2], [3, 3]]),
+        "weights": wandb.Histogram([0.1, 0.2, 0.2]),
+    }
+
+
 @pytest.fixture(scope="module")
 def offline(tmp_path_factory):
     """Returns a folder in which the real SDK left two runs, one of them torn."""
@@ -87,7 +102,11 @@ def offline(tmp_path_factory):
             config={"optim": {"lr": 0.1}, "depth": 3}, settings=wandb.Settings(silent=True),
         ) as run:  # fmt: skip
             for step in range(40):
-                run.log({"val/loss": 1.0 / (step + 1), "plain": draw.random()})
+                more = pictures_and_tables() if (name, step) == ("whole", 39) else {}
+                run.log({"val/loss": 1.0 / (step + 1), "plain": draw.random(), **more})
+            if name == "whole":
+                run.name = "first try"
+                (Path(run.dir) / "output.log").write_text("epoch 1\n")
     (path,) = folder.rglob("run-torn.wandb")
     path.write_bytes(path.read_bytes()[:-700])
     (folder / "run-none.wandb").write_bytes(b"nothing of W&B's")
@@ -110,7 +129,7 @@ def test_runs_of_wandb_are_rows_and_curves(offline, serve, tmp_path):
         assert whole["step"] == 39
         page = server.get("/api/run/wandb-whole")
         assert page["recipe"] == {"optim.lr": 0.1, "depth": 3}
-        assert page["metrics"] == ["val/loss", "wandb/plain"]
+        assert sorted(page["metrics"]) == ["val/loss", "wandb/plain"]  # the SDK keeps no order
         (curve,) = server.get("/api/run/wandb-whole/series?names=val/loss")["series"]
         assert curve["x"] == [*range(40)]
         assert curve["y"] == pytest.approx([1 / (step + 1) for step in range(40)])
@@ -118,13 +137,33 @@ def test_runs_of_wandb_are_rows_and_curves(offline, serve, tmp_path):
         assert any("torn at byte" in problem for problem in server.get("/api/run/wandb-torn")["problems"])
         assert [row["id"] for row in server.get("/api/runs?q=depth=3%20-id:torn")["rows"]] == ["wandb-whole"]
         assert server.post("/api/run/wandb-whole/delete").status == 400
-        assert server.ask("/api/run/wandb-whole/log").status == 404
         assert server.ask("/api/run/wandb-whole/file?path=media/x.png").status == 404
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_pictures_tables_and_output_of_wandb_are_shown_and_are_no_metrics(offline, serve, tmp_path):
+    with serve(tmp_path, "--wandb", str(offline)) as server:
+        page = server.get("/api/run/wandb-whole")
+        assert sorted(page["metrics"]) == ["val/loss", "wandb/plain"]  # the SDK keeps no order
+        assert page["row"]["title"] == "first try"
+        assert page["row"]["job"] is None
+        kinds = {medium["name"]: (medium["kind"], medium["step"]) for medium in page["media"]}
+        assert kinds == {
+            "val/samples": ("image", 39), "grid/0": ("image", 39), "grid/1": ("image", 39), "answers": ("table", 39),
+        }  # fmt: skip
+        for medium in page["media"]:
+            assert server.ask(f"/api/run/wandb-whole/file?path={medium['path']}").status == 200
+        for path in ("media/../output.log", "output.log", "media/images/other.png", "../run-whole.wandb"):
+            assert server.ask(f"/api/run/wandb-whole/file?path={path}").status == 404
+        assert page["logs"] == [0]
+        assert "epoch 1" in server.get("/api/run/wandb-whole/log?rank=0")["text"]
+        assert [row["id"] for row in server.get("/api/runs?q=%22first%20try%22")["rows"]] == ["wandb-whole"]
+        assert not any("grid" in name for name in page["manifest"]["summary"])
 
 
 def test_a_file_that_is_none_of_wandbs_is_told_of(offline):
     found = OfflineRuns(offline)
-    assert len(found.entries()) == 2
+    assert len(found.entries()) == 2, found.problems
     assert len(found.problems) == 1
     assert "not a run of W&B's" in found.problems[0]
 

@@ -26,7 +26,7 @@
     const columns = [
       { key: "name", label: "Setting", rowHead: true, cell: (row) => row.name },
       ...found.runs.map((run, at) => ({
-        key: String(at), label: run.id, value: (row) => row.values[at], cell: (row) => h("span.mono", null, Headway.format.named(row.name, row.values[at])),
+        key: String(at), label: run.title || run.id, value: (row) => row.values[at], cell: (row) => h("span.mono", null, Headway.format.named(row.name, row.values[at])),
       })),
     ];
     const table = Headway.table.make({ columns, caption: "Settings that differ", keyOf: (row) => row.name, sort: "name" });
@@ -83,7 +83,7 @@
     }
     const found = await answer(ids, page.signal);
     const runs = found.runs.map((row, at) => ({
-      id: row.id, label: row.id, at, hidden: false, colour: () => Headway.charts.palette(at), metrics: row.metrics || [...found.metrics],
+      id: row.id, label: row.title || row.id, at, hidden: false, colour: () => Headway.charts.palette(at), metrics: row.metrics || [...found.metrics],
     }));
     const board = Headway.curveBoard.make(page, runs);
     const makeLegend = () => legend(runs, found.runs, board.draw, (gone) => go(ids.filter((id) => id !== gone)));

@@ -4,6 +4,7 @@
   const { h } = Headway.dom;
   const { extent, smooth } = Headway.series;
   const MOST_GROWN = 1500;
+  const DECIDED_PIXELS = 8; // what a finger goes before its direction counts
 
   function axisNumber(value, x) {
     return x === "time" ? Headway.format.duration(value) : Headway.format.tick(value);
@@ -56,31 +57,55 @@
     };
   }
 
-  /** Lets a pointer choose a range of a chart by dragging; a double click asks for the whole. */
+  /** Says whether a finger goes along the page rather than along the axis, or is one of two that pinch. */
+  function scrolls(native, start) {
+    if (!native.touches) return false;
+    if (native.touches.length > 1) return true;
+    if (start.decided) return false;
+    const finger = native.touches[0];
+    const [across, along] = [Math.abs(finger.clientX - start.clientX), Math.abs(finger.clientY - start.clientY)];
+    start.decided = Math.max(across, along) >= DECIDED_PIXELS;
+    return start.decided && along > across;
+  }
+
+  /**
+   * Lets a mouse or a finger choose a range of a chart by dragging; a double click asks for the whole.
+   * A finger that sets out upwards or downwards scrolls the page (see `touch-action` of `.zooms`) and chooses nothing.
+   */
   function dragToZoom(chart, box, onRange) {
     const shade = h("div.zoom-shade", { hidden: true });
     box.append(shade);
+    box.classList.add("zooms");
     const pointer = chart.getZr();
     let start = null;
-    const inside = (event) => chart.containPixel("grid", [event.offsetX, event.offsetY]);
-    pointer.on("mousedown", (event) => inside(event) && (start = event.offsetX));
-    pointer.on("mousemove", (event) => {
-      if (start === null) return;
-      shade.hidden = Math.abs(event.offsetX - start) < 4;
-      shade.style.left = Math.min(start, event.offsetX) + "px";
-      shade.style.width = Math.abs(event.offsetX - start) + "px";
-    });
-    const end = (event) => {
-      if (start === null) return;
-      const [from, to] = [start, event.offsetX].sort((one, other) => one - other);
+    const leave = () => {
       start = null;
       shade.hidden = true;
-      if (to - from < 6) return;
+    };
+    pointer.on("mousedown", (event) => {
+      leave();
+      if (!chart.containPixel("grid", [event.offsetX, event.offsetY])) return;
+      const { clientX, clientY } = (event.event.touches || [event.event])[0];
+      start = { x: event.offsetX, clientX, clientY, decided: !event.event.touches };
+    });
+    pointer.on("mousemove", (event) => {
+      if (start === null) return;
+      if (scrolls(event.event, start)) return void leave();
+      shade.hidden = !start.decided || Math.abs(event.offsetX - start.x) < 4;
+      shade.style.left = Math.min(start.x, event.offsetX) + "px";
+      shade.style.width = Math.abs(event.offsetX - start.x) + "px";
+    });
+    pointer.on("mouseup", (event) => {
+      if (start === null) return;
+      const [from, to] = [start.x, event.offsetX].sort((one, other) => one - other);
+      const meant = start.decided;
+      leave();
+      if (!meant || to - from < 6) return;
       const value = (pixel) => chart.convertFromPixel({ xAxisIndex: 0 }, pixel);
       onRange([value(from), value(to)]);
-    };
-    pointer.on("mouseup", end);
-    pointer.on("globalout", () => ((start = null), (shade.hidden = true)));
+    });
+    pointer.on("globalout", leave);
+    box.addEventListener("touchcancel", leave);
     pointer.on("dblclick", () => onRange(null));
   }
 

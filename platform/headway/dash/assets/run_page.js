@@ -7,7 +7,7 @@
   const RUNNING = ["created", "running"];
 
   function charts(page, run, box) {
-    const runs = [{ id: run.id, label: run.id, at: 0, colour: () => Headway.charts.palette(0), metrics: [...run.metrics] }];
+    const runs = [{ id: run.id, label: run.row.title || run.id, at: 0, colour: () => Headway.charts.palette(0), metrics: [...run.metrics] }];
     const board = Headway.curveBoard.make(page, runs);
     fill(box, board.element);
     return (series) => board.grow(run.id, series);
@@ -60,7 +60,7 @@
     const { row } = run;
     const state = h("span", { id: "run-state" }, parts.state(row.state, row.reason));
     const compare = h("a.button", { href: link("compare", "", { runs: run.id }) }, "Compare");
-    return h("div.page-head", null, h("h1", null, run.id), state, parts.progress(row.step, row.total_steps),
+    return h("div.page-head", null, h("h1", null, row.title || run.id), state, parts.progress(row.step, row.total_steps),
       h("div.page-tools", null, compare, remove(run)));
   }
 
@@ -72,7 +72,7 @@
     const top = h("div", null, head(run));
     fill(page.root, h("p.crumbs", null, h("a", { href: link("runs") }, "Runs")), top,
       parts.tabs(tabList(run), open, (key) => link("run", run.id, { tab: key === "overview" ? "" : key }), "Run"), box);
-    page.title(run.id);
+    page.title(run.row.title || run.id);
     const grow = await TABS[open](page, run, box);
     const again = Headway.dom.throttle(page, async () => {
       const fresh = await Headway.api.get("api/run/" + page.id, null, page.signal).catch(() => null);

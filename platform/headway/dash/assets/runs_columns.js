@@ -12,7 +12,7 @@
 
   function name(row) {
     const mark = row.source === "wandb" ? h("span.tag", { title: "an offline run of Weights & Biases" }, "W&B") : null;
-    return h("span.run-name", null, h("a.main-link", { href: link("run", row.id), title: row.id }, row.id), mark);
+    return h("span.run-name", null, h("a.main-link", { href: link("run", row.id), title: row.id }, row.title || row.id), mark);
   }
 
   function metric(row) {
