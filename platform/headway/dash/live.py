@@ -20,6 +20,8 @@ from headway.dash.runs import Runs
 from headway.dash.series import Curves, number
 
 POLL_S = 0.04
+BULK_ROWS, BULK_S = 16, 0.25
+"""A run that writes so many rows between two looks is looked at less often: a browser redraws curves at each event."""
 TABLE_S = 1.0
 PING_S = 15.0
 MAX_WATCHED = 50
@@ -134,7 +136,7 @@ class Live:
                 tail.was_replaced = False
                 first = await asyncio.to_thread(self.curves.first_time, entry)
                 _tell(watch, "reset", {"run": entry.id})
-            await asyncio.sleep(POLL_S)
+            await asyncio.sleep(BULK_S if len(rows) >= BULK_ROWS else POLL_S)
 
     def _welcome(self, entry: Entry, watch: _Watch, tail: _Tail, first: float) -> None:
         recent = tail.recent()

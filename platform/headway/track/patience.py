@@ -19,7 +19,7 @@ import psutil
 REMEMBERED_S = 300.0
 """How long a server that kept this process waiting is not waited for again."""
 _SERVICE = "wandb-core"
-_ENDS_BY_ITSELF_S = 1.0
+_ENDS_BY_ITSELF_S = 3.0
 _ENDS_WITHIN_S = 5.0
 Item = TypeVar("Item")
 

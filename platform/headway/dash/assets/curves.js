@@ -201,6 +201,7 @@
   function make(page, name, board) {
     let held = [];
     let turn = 0;
+    let frame = 0;
     const card = Headway.charts.card(page, {
       title: name, height: 210, draw: () => option(held, board.view),
       describe: () => describe(name, held, board.view), tabulate: () => tabulate(held, board.view),
@@ -232,7 +233,12 @@
       if (!one.series || board.view.x === "tokens" || one.series.x.length + rows.length > MOST_GROWN) return later();
       append(one.series, rows, board.view.x);
       card.element.dataset.points = String(one.series.x.length);
-      card.update();
+      redraw();
+    }
+
+    /** Draws with the next frame, whatever comes until then. */
+    function redraw() {
+      if (!frame) frame = requestAnimationFrame(() => ((frame = 0), page.signal.aborted || card.update()));
     }
 
     const later = Headway.dom.throttle(page, load, 1000);
