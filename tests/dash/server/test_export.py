@@ -2,12 +2,14 @@
 
 import json
 import random
+import time
 from pathlib import Path
 
 import pytest
 
 from headway.dash.export import answer_key
 from headway.dash.offline_wandb import OfflineRuns
+from headway.wandb_file import read_offline_run
 
 
 def data(folder):
@@ -107,6 +109,11 @@ def offline(tmp_path_factory):
             if name == "whole":
                 run.name = "first try"
                 (Path(run.dir) / "output.log").write_text("epoch 1\n")
+    # The SDK's process may write a run out only after the run has ended here.
+    until = time.monotonic() + 60
+    while not all(read_offline_run(path).complete for path in folder.rglob("run-*.wandb")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
     (path,) = folder.rglob("run-torn.wandb")
     path.write_bytes(path.read_bytes()[:-700])
     (folder / "run-none.wandb").write_bytes(b"nothing of W&B's")
