@@ -20,7 +20,7 @@ from headway.run import RunFolder
 CHART = "[data-metric='train/loss'] .chart"
 LAST_STEP = f"""(() => {{
     const chart = echarts.getInstanceByDom(document.querySelector("{CHART}"));
-    return chart.getOption().series.filter(Boolean).at(-1).data.at(-1)[0];
+    return chart.getOption().series.find((one) => one && one.id === "run:growing").data.at(-1)[0];
 }})()"""
 
 
