@@ -74,6 +74,8 @@ class Returns(Callback):  # type: ignore[misc]  # Ray has no types
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._written: dict[Path, tuple[int, str]] = {}
+        """Of each copy that is there, by what says whose it is: when it was made, and of which run."""
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
@@ -82,12 +84,17 @@ class Returns(Callback):  # type: ignore[misc]  # Ray has no types
         wanted = {Path(other.checkpoint.path) for other in trials if other.checkpoint is not None}
         lent: dict[str, list[Path]] = defaultdict(list)
         # Not all that is lent is told of: Ray drops what it asked for where it asks again.
-        written = {path: path.stat().st_mtime_ns for path in self.folder.glob(f"*/*/{LENDER}")}
-        for path in sorted(written, key=written.__getitem__):
-            lent[json.loads(path.read_text())["from"]].append(path.parent)
+        there = list(self.folder.glob(f"*/*/{LENDER}"))
+        self._written = {path: self._written.get(path) or _made(path) for path in there}
+        for path in sorted(there, key=self._written.__getitem__):
+            lent[self._written[path][1]].append(path.parent)
         for folders in lent.values():
             for folder in set(folders[:-_NEWEST_KEPT]) - wanted:
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _made(path: Path) -> tuple[int, str]:
+    return path.stat().st_mtime_ns, json.loads(path.read_text())["from"]
 
 
 class StopOnSignal(Stopper):  # type: ignore[misc]  # Ray has no types
