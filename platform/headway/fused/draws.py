@@ -30,8 +30,11 @@ class StackDraws(Draws):
         self._num_samples = self._num_distinct = 0
         self._which_K: Tensor | None = None
         self._scales: dict[int, Tensor] = {}
+        self._asked: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}
         self.row: Tensor | None = None
         """Which row is asked for: under vmap all of them, as one batched number."""
+        self.masks: dict[int, Tensor] = {}
+        """What `make_masks` returned, of the row: under vmap of all of them."""
 
     def begin(self, keys: Sequence[tuple[int, int]], num_samples: int) -> None:
         """Goes on to a step.
@@ -53,11 +56,23 @@ class StackDraws(Draws):
 
     def scale(self, layer: int, row_shape: Sequence[int], rate: float, dtype: torch.dtype) -> Tensor:
         """Returns (N, *row_shape) of the row that is asked for; `rate` is the template's and means nothing."""
+        self._asked[layer] = tuple(row_shape), dtype
+        made = self.masks.get(layer)
+        if made is not None and made.shape == (self._num_samples, *row_shape) and made.dtype == dtype:
+            return made
+        assert self.row is not None
+        return self._scale(layer, row_shape, dtype)[self.row]
+
+    def make_masks(self) -> dict[int, Tensor]:
+        """Returns (K, N, *row_shape) by layer, for all that the step before asked for: picking a row copies it."""
+        return {layer: self._scale(layer, *asked) for layer, asked in self._asked.items()}
+
+    def _scale(self, layer: int, row_shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Returns (K, N, *row_shape)."""
         if layer not in self._scales:
             bits = self.bits(layer, row_shape).view(self._num_distinct, self._num_samples, *row_shape)
             bits = bits if self._which_K is None else bits[self._which_K]
             column = (-1, *[1] * (1 + len(row_shape)))
             kept = self._kept[layer].to(dtype).view(column)
             self._scales[layer] = torch.where(bits >= self._least[layer].view(column), kept, 0.0)
-        assert self.row is not None
-        return self._scales[layer][self.row]
+        return self._scales[layer]

@@ -216,23 +216,25 @@ class Stack:
         draws.begin(keys, len(batch["input"]) if dims["input"] is None else batch["input"].shape[1])
         names = [place.name for place in self.places]
         objective = copy.copy(self.objectives[0])
+        objective.is_stacked = True
 
         def outcome(
             weights: Sequence[Tensor],
             statistics: dict[str, Tensor],
             batch: Batch,
             row: Tensor,
+            masks: dict[int, Tensor],
             settings: dict[str, Tensor],
         ) -> tuple[Tensor, dict[str, Tensor]]:
-            draws.row = row
+            draws.row, draws.masks = row, masks
             for name, value in settings.items():
                 setattr(objective, name, value)
             net = RowNet(self.template, dict(zip(names, weights, strict=True)) | statistics)
             found = objective.outcome(cast(nn.Module, net), batch, None, draws)
             return found.loss_sum, found.sums
 
-        losses_K, sums = torch.vmap(outcome, in_dims=(0, 0, dims, 0, 0))(
-            leaves, self._statistics, batch, self._row_K, self._settings
+        losses_K, sums = torch.vmap(outcome, in_dims=(0, 0, dims, 0, 0, 0))(
+            leaves, self._statistics, batch, self._row_K, draws.make_masks(), self._settings
         )
         scale_K = torch.tensor([1.0 / max(count, 1.0) for count in count_K], dtype=losses_K.dtype, device=self.device)
         # The sum over rows: each row's gradient is its own, as if it were alone.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import cast
 
@@ -37,7 +38,8 @@ def sum_splits(objectives: Sequence[Objective], feed: Feed) -> list[Sums]:
 def _sum_splits(objectives: Sequence[Objective], template: nn.Module, feed: Feed) -> list[Sums]:
     named = [_weights_and_statistics(objective.net) for objective in objectives]
     weights = {name: torch.stack([net[name].detach() for net in named]) for name in named[0]}
-    first = objectives[0]
+    first = copy.copy(objectives[0])
+    first.is_stacked = True
     sums: Sums = {}
 
     def outcome(weights: dict[str, Tensor], batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -86,6 +86,8 @@ class Objective(nn.Module):
     automatic_optimization = False
     counts_rows = True
     """Whether every row counts as one, so that the global count needs no communication."""
+    is_stacked = False
+    """Whether `outcome` is called under vmap, for several runs at once."""
     trainer: Any
     """Lightning's Trainer, or what stands in its place."""
 

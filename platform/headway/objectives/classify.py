@@ -64,19 +64,31 @@ class Classify(Objective):
             loss_sum = squared_error(logits_BC, target_B).sum()
         else:
             smoothing = self.label_smoothing if net.training else 0.0
-            loss_sum = cross_entropy_sum(logits_BC, target_B, smoothing)
+            loss_sum = cross_entropy_sum(logits_BC, target_B, smoothing, is_stacked=self.is_stacked)
         hits = (logits_BC.detach().argmax(1) == target_B).sum()
         return Outcome(loss_sum, len(logits_BC), None, {"accuracy": hits})
 
 
-def cross_entropy_sum(logits_BC: Tensor, target_B: Tensor, smoothing: float | Tensor) -> Tensor:
-    """Returns the cross-entropy in nats, summed over rows, to a target of which a share is spread over all classes."""
-    if not isinstance(smoothing, Tensor):
-        return F.cross_entropy(logits_BC, target_B, reduction="sum", label_smoothing=smoothing)
+def cross_entropy_sum(
+    logits_BC: Tensor, target_B: Tensor, smoothing: float | Tensor, *, is_stacked: bool = False
+) -> Tensor:
+    """Returns the cross-entropy in nats, summed over rows, to a target of which a share is spread over all classes.
+
+    Args:
+        logits_BC: the logits.
+        target_B: the classes.
+        smoothing: the share.
+        is_stacked: whether this is under vmap, where the library takes its own apart in Python at each step.
+    """
     # The library takes a plain number.
+    if not is_stacked and not isinstance(smoothing, Tensor):
+        return F.cross_entropy(logits_BC, target_B, reduction="sum", label_smoothing=smoothing)
     log_probability_BC = logits_BC.log_softmax(1)
+    own = -log_probability_BC.gather(1, target_B.unsqueeze(1)).sum()
+    if not isinstance(smoothing, Tensor) and smoothing == 0.0:
+        return own
     spread = -log_probability_BC.mean(1).sum()
-    return (1 - smoothing) * F.nll_loss(log_probability_BC, target_B, reduction="sum") + smoothing * spread
+    return (1 - smoothing) * own + smoothing * spread
 
 
 def squared_error(logits_BC: Tensor, target_B: Tensor) -> Tensor:

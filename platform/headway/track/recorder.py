@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import psutil
@@ -200,4 +202,10 @@ def _memory_bytes(device: torch.device) -> int:
     """Returns the peak of what this rank allocated on its GPU, or its resident memory on the CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
-    return int(psutil.Process().memory_info().rss)
+    return int(_process(os.getpid()).memory_info().rss)
+
+
+@lru_cache(maxsize=1)
+def _process(pid: int) -> psutil.Process:
+    """Returns what tells of this process; the rows of an array ask hundreds of times a second."""
+    return psutil.Process(pid)
