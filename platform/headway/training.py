@@ -32,7 +32,7 @@ from headway.diagnose.health import Health, watch_health
 from headway.feed import Feed
 from headway.init.base import initialize
 from headway.nn.draws import name_streams
-from headway.objectives._chunks import Schedule
+from headway.objectives._chunks import A_TENTH, Schedule
 from headway.objectives.base import BuiltIn, Objective, Stepper
 from headway.recipe import Recipe
 from headway.run import MetricsFile, RunFolder, replace_file
@@ -88,8 +88,9 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         Stopped: a signal asked for it; the position is saved.
     """
     recipe, place = job.recipe, job.place
-    cores = len(os.sched_getaffinity(0))
-    torch.set_num_threads(recipe.trainer.threads or max(1, cores // place.local_world_size))
+    if job.stepper is None:
+        cores = len(os.sched_getaffinity(0))
+        torch.set_num_threads(recipe.trainer.threads or max(1, cores // place.local_world_size))
     checkpoint = _newest_checkpoint(job) if job.resume else None
     # What draws from the library's own generator: weights alike on all ranks, masks of its dropout not.
     torch.manual_seed(recipe.trainer.seed)
@@ -182,7 +183,7 @@ def build_objective(
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
         keyed=trainer.rng == "keyed",
-        steps_per_call=(stepper.steps_per_call if stepper else None)
+        steps_per_call=(stepper.chunk_aim if stepper else A_TENTH)
         if trainer.steps_per_call == "auto"
         else trainer.steps_per_call,
     )

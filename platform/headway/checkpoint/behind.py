@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from headway.run import RunFolder
 
-WRITE_INTERVAL_S = 5.0
+WRITE_INTERVAL_S = 6.0
 """Seconds after which a checkpoint that is kept is written when the next one comes."""
 
 

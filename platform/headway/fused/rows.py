@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from headway.config.errors import Stopped
+from headway.objectives._chunks import ChunkAim
 
 if TYPE_CHECKING:
     from headway.checkpoint.keeper import Keeper
@@ -36,8 +37,9 @@ class Row:
         work: trains it; called in the thread with the row, which is its stepper.
     """
 
-    steps_per_call = 64
-    """Steps that a row asks for at a time."""
+    # Each call goes to every row in turn. Its position can be saved between calls alone.
+    chunk_aim = ChunkAim(seconds=1.0, first=8)
+    """How much a row asks for at a time."""
 
     def __init__(self, name: str, work: Callable[[Row], None]) -> None:
         self.name = name
@@ -147,6 +149,9 @@ class Row:
         return self._go_on
 
     def _run(self) -> None:
+        # OpenMP keeps a team for every thread that ever used more than one, and once teams have more threads than the
+        # machine has cores, it puts each to sleep after each operation: also those that make the steps.
+        torch.set_num_threads(1)
         try:
             self._work(self)
         except BaseException as error:

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-CHUNK_SECONDS = 0.1
 MAX_CHUNK = 256
 
 
@@ -21,6 +20,18 @@ class Chunk(NamedTuple):
 
     first: int
     num_steps: int
+
+
+class ChunkAim(NamedTuple):
+    """What a chunk's number of steps is fitted to."""
+
+    seconds: float = 0.1
+    first: int = 1
+    """Steps of the first chunk, before any was measured."""
+
+
+A_TENTH = ChunkAim()
+"""Long beside what a call of the loop takes, short beside what a user waits for."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +45,7 @@ class Schedule:
     clip_value: float | None = None
     keyed: bool = True
     """Whether masks come from keyed streams, rather than from the library's generator."""
-    steps_per_call: int | None = None
-    """None: as many as take a tenth of a second."""
+    steps_per_call: int | ChunkAim = A_TENTH
 
 
 @dataclass
@@ -59,19 +69,19 @@ class Pace:
     """How many steps a call makes.
 
     Args:
-        fixed: None lets measured times say it.
+        steps_per_call: a fixed number, or the seconds that measured times are to come to.
     """
 
-    def __init__(self, fixed: int | None) -> None:
-        self.fixed = fixed
-        self.steps = fixed or 1
+    def __init__(self, steps_per_call: int | ChunkAim) -> None:
+        self.aim = steps_per_call if isinstance(steps_per_call, ChunkAim) else None
+        self.steps = steps_per_call.first if isinstance(steps_per_call, ChunkAim) else steps_per_call
 
     def measure(self, chunk: Chunk, elapsed_s: float) -> None:
         """Takes in how long a chunk took."""
-        if self.fixed is not None:
+        if self.aim is None:
             return
         # Growing by doubling keeps one slow first step (allocation, compilation) from setting the pace.
-        fitting = max(1, math.floor(CHUNK_SECONDS * chunk.num_steps / max(elapsed_s, 1e-6)))
+        fitting = max(1, math.floor(self.aim.seconds * chunk.num_steps / max(elapsed_s, 1e-6)))
         self.steps = min(fitting, 2 * self.steps, MAX_CHUNK)
 
     def chunks(self, first: int, schedule: Schedule) -> Iterator[Chunk]:

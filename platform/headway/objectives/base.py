@@ -24,7 +24,7 @@ from headway.feed import Feed, MicroBatch, Share
 from headway.nn.batch_norm import stand_in
 from headway.nn.draws import Draws
 from headway.objectives._carried import CarriedState
-from headway.objectives._chunks import Chunk, ChunkReport, Pace, Schedule
+from headway.objectives._chunks import Chunk, ChunkAim, ChunkReport, Pace, Schedule
 from headway.objectives._clock import COMMUNICATION, Clock
 from headway.objectives._sums import Sums, add_outcome, column
 
@@ -49,8 +49,8 @@ class BuiltIn(ObjectiveConfig):
 class Stepper(Protocol):
     """Makes steps and validations in an objective's place, such as with those of other runs."""
 
-    steps_per_call: int
-    """Steps of a chunk, where the recipe leaves that open."""
+    chunk_aim: ChunkAim
+    """What a chunk's number of steps is fitted to, where the recipe leaves that open."""
 
     def make_steps(self, objective: Objective, chunk: Chunk, report: ChunkReport) -> list[Sums]:
         """Makes a chunk's steps, counts the objective's `step` and the report's samples, and returns their sums."""

@@ -17,9 +17,11 @@ from headway.config.errors import HeadwayError
 from headway.fused.fit import DataShelf, make_row
 from headway.fused.rows import Row
 from headway.fused.seating import Array
-from headway.sweep._trial_run import SAVE_EVERY_S, TrialJob, TrialRun
+from headway.sweep._trial_run import TrialJob, TrialRun
 from headway.training import quiet_lightning
 
+_SAVE_EVERY_S = 3.0
+"""Seconds of training after which a row keeps its position in memory, for its shelf to write a few seconds later."""
 Reports = dict[str, dict[str, Any]]
 """What trials report, by their ids; `done` comes with or after the last."""
 
@@ -47,7 +49,7 @@ class TrialArray:
             shelf=self._shelf,
             reporter=trial.reporter,
             argv=trial.argv,
-            save_every_s=SAVE_EVERY_S,
+            save_every_s=_SAVE_EVERY_S,
         )
         self._rows[trial_id] = trial, row
 
