@@ -166,10 +166,13 @@ class Runs:
         self.refresh()
         found = self._known(run_id)
         if found is None:
-            # It may have begun a moment ago.
-            self.refresh(at_most_every_s=AGAIN_S)
+            # It may have begun a moment ago, and that since somebody made the folder be looked at.
+            self.refresh(at_most_every_s=0.0 if self._is_there(run_id) else AGAIN_S)
             found = self._known(run_id)
         return found
+
+    def _is_there(self, run_id: str) -> bool:
+        return os.sep not in run_id and "\0" not in run_id and os.path.lexists(self.root / run_id / "recipe.yaml")
 
     def _known(self, run_id: str) -> Entry | None:
         entry = self._entries.get(run_id) or self._more.get(run_id)
