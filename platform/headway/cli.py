@@ -149,12 +149,13 @@ def sweep(
     if out is not None:
         raise UserError("--out: is for the definition that --as wandb-sweep writes; a sweep goes to --runs and --name")
     from headway.sweep import sweep as run_sweep
+    from headway.sweep._aside import measure_aside
 
     result = run_sweep(recipe, changes, runs=runs, name=name, resume=resume, address=address, trust=trust)
     if json:
         print_json(result.as_dict())
     else:
-        result.print_table()
+        result.print_table(importance=measure_aside(Path(result.sweep_dir)))
         _tell_what_wandb_lacks(result.sweep_dir, [trial.run_dir for trial in result.trials])
     return EXIT_DONE
 

@@ -11,7 +11,7 @@ What a sweep is, before, while and after it runs:
     progress.py     what a person sees meanwhile
     result.py       what comes out: the trials, the best one, the command that repeats it
     folder.py       opens the folders that sweeps leave; ending.py stops and deletes them, export.py writes tables
-    importance.py   which hyperparameter mattered; plots.py draws it
+    importance.py   which hyperparameter mattered; plots.py draws it; _aside.py has a process of its own do so
     wandb_definition.py  the same sweep for W&B's agents
 
 What meets Ray:

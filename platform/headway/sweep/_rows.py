@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import gc
 import inspect
-import os
-import platform as machine
 import tempfile
 import time
 import uuid
@@ -18,7 +16,6 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -289,23 +286,14 @@ class RowManager:
         """Puts a report on its way to Tune."""
         on_result, _ = self._waiting.pop(actor)
         seat.reports += 1
-        elapsed = time.monotonic() - seat.started
-        now = datetime.now()
+        # Of each number Tune keeps, for every trial until the end, two windows and four more numbers.
         result = {
             "done": False,
             **metrics,
             "training_iteration": seat.reports,
-            "iterations_since_restore": seat.reports,
             "trial_id": seat.trial_id,
             "config": seat.trial.sample,
-            "time_this_iter_s": elapsed,
-            "time_total_s": elapsed,
-            "time_since_restore": elapsed,
-            "date": now.strftime("%Y-%m-%d_%H-%M-%S"),
-            "timestamp": int(now.timestamp()),
-            "pid": os.getpid(),
-            "hostname": machine.node(),
-            "node_ip": "127.0.0.1",
+            "time_total_s": time.monotonic() - seat.started,
         }
         seat.result = result
         self._events.append((actor, partial(_call, on_result, actor, result)))

@@ -144,11 +144,13 @@ class TrialRun:
         def on_report(metrics: Metrics) -> bool:
             self._reached = int(metrics["step"])
             batches_per_epoch = round(metrics["step"] / metrics["epoch"])
+            # Tune keeps what it is told, and has no use for the rest.
+            told = {name: metrics[name] for name in ("step", self.job.search.metric) if name in metrics}
             if self._reached >= recipe.trainer.total_steps(batches_per_epoch):
                 # There is nothing left to stop; reported once the run is tested and closed.
-                self._last = metrics
+                self._last = told
                 return True
-            if ask(metrics):
+            if ask(told):
                 return True
             message = f"stopped by {self.job.search.scheduler.kind} at step {self._reached}"
             raise Stopped(message, signal_number=signal.SIGTERM)

@@ -73,11 +73,12 @@ class SweepResult:
             return Importance([], str(error))
         return measure_importance(self.trials, space, mode=self.mode)
 
-    def print_table(self, *, num_shown: int | None = SHOWN) -> None:
+    def print_table(self, *, num_shown: int | None = SHOWN, importance: Importance | None = None) -> None:
         """Prints the best trials, what mattered, and the command that trains the best again.
 
         Args:
             num_shown: at most so many trials; all when None.
+            importance: what mattered; worked out when None.
         """
         from rich.console import Console
         from rich.table import Table
@@ -96,7 +97,7 @@ class SweepResult:
             console.print(more, highlight=False, soft_wrap=True)
         for trial in [trial for trial in self.trials if trial.status == "failed"][:3]:
             console.print(f"{trial.run_id} failed: {trial.reason}", highlight=False, soft_wrap=True, markup=False)
-        self.importance().print_table(console, metric=self.metric)
+        (importance or self.importance()).print_table(console, metric=self.metric)
         if self.refit is not None:
             metrics = "  ".join(f"{name} {shown(value)}" for name, value in self.refit["metrics"].items())
             console.print(f"\nat full width {self.refit['run_id']}: {metrics}", highlight=False, soft_wrap=True)

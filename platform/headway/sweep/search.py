@@ -145,13 +145,11 @@ def _refit(ledger: Ledger, *, progress: bool) -> FitResult | None:
 
 def _draw(ledger: Ledger) -> None:
     """Draws the metric over each hyperparameter; a sweep that has ended is not failed for its pictures."""
-    from headway.sweep.folder import SweepFolder
-    from headway.sweep.plots import write_plots
+    from headway.sweep._aside import draw_aside
 
-    try:
-        write_plots(SweepFolder(ledger.folder.path))
-    except OSError as error:
-        tell(f"headway: {ledger.folder.id}: its plots cannot be written ({error.strerror or error})")
+    problem = draw_aside(ledger.folder.path)
+    if problem is not None:
+        tell(f"headway: {ledger.folder.id}: its plots cannot be written ({problem})")
 
 
 def _refuse_all_failed(ledger: Ledger) -> None:
