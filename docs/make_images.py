@@ -137,7 +137,7 @@ def point_at_the_loss(page: Page) -> None:
     box = page.locator("[data-metric='train/loss'] .chart").bounding_box()
     assert box is not None
     for share in (0.4, 0.42):
-        page.mouse.move(box["x"] + share * box["width"], box["y"] + 0.3 * box["height"])
+        page.mouse.move(box["x"] + share * box["width"], box["y"] + 0.08 * box["height"])
 
 
 def brush_the_better_half(page: Page) -> None:
