@@ -182,7 +182,7 @@ PICTURES = [
     Picture("health-light", "/run/deep-sigmoid?tab=health", ready="[data-kind=grad_norm] canvas"),
     Picture("throughput-dark", f"/run/{GPT}?tab=throughput", ready="[data-metric] canvas", dark=True),
     Picture("sweep-light", f"/sweep/{SWEEP}", size=TALL, ready=".importance tbody tr", act=brush_the_better_half),
-    Picture("jobs-light", "/jobs", ready="tbody tr"),
+    Picture("jobs-light", "/jobs", ready=".state.is-running"),
     Picture("phone-runs", "/runs", size=PHONE),
     Picture("phone-sweep", f"/sweep/{SWEEP}", size=PHONE, ready=".importance tbody tr"),
     Picture(
