@@ -4,7 +4,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 export HEADWAY_TESTS ?=
 
-.PHONY: demo test check soak bench format clean setup
+.PHONY: demo test check soak bench images format clean setup
 
 setup: $(READY)
 
@@ -37,6 +37,9 @@ soak: $(READY)  ## The long matrices
 
 bench: $(READY)  ## Side by side with what a user would pick instead
 	$(BIN)/python benchmarks/overhead.py
+
+images: $(READY)  ## The pictures of docs/images, of runs that it trains; needs Chromium
+	$(BIN)/python docs/make_images.py
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

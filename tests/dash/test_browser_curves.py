@@ -167,6 +167,17 @@ def test_one_cursor_goes_through_all_charts(look, served) -> None:
     assert page.locator("[data-metric='train/accuracy'] .tip").is_hidden()
 
 
+def test_the_cursor_reads_off_every_run_though_points_of_a_long_one_lie_elsewhere(look, served) -> None:
+    page = look(served.url + "#/compare?runs=convnet-digits-0,long&range=0..3000")
+    drawn(page)
+    box = page.locator(LOSS + " .chart").bounding_box()
+    for share in (0.2, 0.205, 0.21):  # within the 300 steps that both have
+        page.mouse.move(box["x"] + box["width"] * share, box["y"] + box["height"] * 0.5)
+        page.wait_for_selector(LOSS + " .tip-name")
+        names = page.eval_on_selector_all(LOSS + " .tip-name", "all => all.map(one => one.textContent)")
+        assert names == ["convnet-digits-0", "long"]
+
+
 def test_a_chart_can_be_read_as_a_table(look, served) -> None:
     page = look(served.url + "#/run/convnet-digits-0?tab=charts")
     drawn(page, "val/loss")

@@ -60,7 +60,7 @@ def test_validation_and_checkpoints_are_spread_over_the_steps_between(look, serv
             return Object.fromEntries(found.map((one) => [one.part, one.series.y]));
         }"""
     )
-    assert parts == {"data": [1, 1, 1], "everything else": [2, 2, 3], "checkpoint": [0, 0.5, 0.2]}
+    assert parts == {"data": [1, 1, 1], "everything else": [2, 2, 3], "checkpoint": [0.25, 0.25, 0.2]}
 
 
 def test_the_log_of_each_rank_can_be_read(look, served) -> None:

@@ -46,6 +46,19 @@ def test_what_is_no_run_is_said_and_what_cannot_be_read_is_shown_as_such(look, s
     assert look(served.url + "#/run/half-written").inner_text("h1") == "half-written"
 
 
+def test_the_usual_columns_fit_a_desktop_however_long_a_name(look, served) -> None:
+    page = look(served.url + "#/runs?q=onerror")
+    assert rows(page) == [HOSTILE]
+    name, where = page.locator("tbody .main-link"), page.locator("tbody .where span")
+    for cell in (name, where):
+        cell.evaluate("cell => { cell.textContent = 'long-'.repeat(20) }")
+    width = page.evaluate(
+        "() => [...document.querySelectorAll('.runs-box .table-box')].map(box => box.scrollWidth - box.clientWidth)"
+    )
+    assert width == [0]
+    assert where.get_attribute("title")
+
+
 def test_a_filter_is_in_the_address_and_a_sent_link_shows_the_same(look, served) -> None:
     page = look(served.url + "#/runs")
     page.fill("input[aria-label='Filter runs']", "recipe=gpt-python-docs optim.lr>0.01")

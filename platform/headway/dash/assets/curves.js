@@ -135,12 +135,14 @@
     const { axis, base, dash, tip } = Headway.charts;
     const shown = held.filter((one) => one.series && one.series.x.length && !one.run.hidden);
     const lines = [];
+    const told = []; // what the cursor reads off
     for (const { run, series } of shown) {
       const colour = run.colour();
       if (view.band && series.min) lines.push(band(series, colour, view));
       const faint = { colour, width: 1, opacity: 0.25, z: 2, dash: "solid", faint: true };
       if (view.smooth) lines.push(line("raw:" + run.id, run.label, points(series, series.y), faint));
       const values = smooth(series.y, view.smooth);
+      told.push({ run, x: series.x, values });
       lines.push(line("run:" + run.id, run.label, points(series, values), { colour, width: 1.6, opacity: 1, z: 3, dash: dash(run.at) }));
     }
     return {
@@ -150,7 +152,7 @@
       tooltip: {
         ...base().tooltip, trigger: "axis",
         axisPointer: { type: "line", snap: true, lineStyle: { color: Headway.theme.colour("muted") } },
-        formatter: (found) => hovered(found, view, tip),
+        formatter: (found) => hovered(found, told, view, tip),
       },
       series: lines,
     };
@@ -184,12 +186,24 @@
     return { min: least >= 0 ? Math.max(0, least - room) : least - room, max: most + room };
   }
 
-  function hovered(found, view, tip) {
-    const rows = found.filter((one) => one.seriesId.startsWith("run:"));
-    if (!rows.length) return "";
-    const lines = rows.map((one) => [one.color, one.seriesName, Headway.format.number(one.value[1])]);
-    const x = rows[0].value[0];
-    return tip(view.x + " " + (view.x === "time" ? Headway.format.duration(x) : Headway.format.number(x)), lines.slice(0, 16));
+  /** Returns the place of the number in `sorted` that is nearest to x; -1 where x lies beyond them all. */
+  function nearest(sorted, x) {
+    const last = sorted.length - 1;
+    const spacing = (sorted[last] - sorted[0]) / Math.max(1, last);
+    if (!(x >= sorted[0] - spacing && x <= sorted[last] + spacing)) return -1;
+    const next = sorted.findIndex((one) => one >= x);
+    if (next < 0) return last;
+    return next > 0 && x - sorted[next - 1] < sorted[next] - x ? next - 1 : next;
+  }
+
+  /** Long runs have points at other places than short ones: each run tells its nearest, not ECharts' of the same place. */
+  function hovered(found, told, view, tip) {
+    const first = found.find((one) => one.seriesId.startsWith("run:"));
+    if (!first) return "";
+    const x = first.value[0];
+    const lines = told.map(({ run, x: xs, values }) => [run.colour(), run.label, values[nearest(xs, x)]]).filter(([, , y]) => Number.isFinite(y));
+    const shown = lines.slice(0, 16).map(([colour, name, y]) => [colour, name, Headway.format.number(y)]);
+    return tip(view.x + " " + (view.x === "time" ? Headway.format.duration(x) : Headway.format.number(x)), shown);
   }
 
   /**

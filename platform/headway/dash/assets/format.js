@@ -13,7 +13,7 @@
     if (size === 0) return "0";
     if (Number.isInteger(value) && size < 1e7) return value.toLocaleString("en-US");
     if (size >= 1e4 && size < 1e7) return Math.round(value).toLocaleString("en-US");
-    if (size >= 1e6 || size < 1e-3) return value.toExponential(2).replace("e+", "e");
+    if (size >= 1e6 || size < 1e-3) return Number(value.toPrecision(3)).toExponential().replace("e+", "e");
     return String(Number(value.toPrecision(4)));
   }
 

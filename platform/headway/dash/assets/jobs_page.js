@@ -31,11 +31,11 @@
       { key: "reason", label: "Reason", cell: (row) => h("span.reason", { title: row.reason || null }, row.reason || (row.exit_code ? "exit code " + row.exit_code : "")) },
       { key: "run", label: "Run", hide: "phone", cell: (row) => (row.run ? h("a", { href: link("run", row.run) }, row.run) : NOTHING) },
       { key: "launcher", label: "Launcher", hide: "phone", cell: launcher },
-      { key: "where", label: "Where", hide: "narrow" },
+      { key: "where", label: "Where", hide: "narrow", class: "where", cell: Headway.runsColumns.where },
       { key: "since", label: "Since", numeric: true, hide: "narrow", cell: (row) => Headway.runsColumns.when(row.since) },
       { key: "progress", label: "Progress", numeric: true, hide: "phone", value: (row) => row.step, cell: (row) => (row.total_steps ? parts.progress(row.step, row.total_steps) : row.progress || NOTHING) },
       { key: "metric", label: "Metric", numeric: true, hide: "phone", cell: (row) => number(row.metric || null) },
-      { key: "requeues", label: "Requeues", numeric: true, hide: "narrow" },
+      { key: "requeues", label: "Requeues", numeric: true, hide: "narrow", class: "requeues" },
       { key: "act", label: "What can be done", fixed: true, class: "stick", cell: (row) => actions(row, after) },
     ];
   }
@@ -84,6 +84,7 @@
       const rows = answer.jobs.map((row) => ({ recipe: row.run || "", tags: [row.group, row.launcher, row.profile, row.reason].filter(Boolean), ...row }));
       let shown = Headway.query.filter(rows, filter.value);
       if (grouped) shown = [...shown].sort((one, other) => Headway.table.compare(one.group, other.group));
+      table.element.classList.toggle("none-requeued", !shown.some((row) => row.requeues));
       table.show(shown, grouped ? groupHeading : null);
       summary.textContent = shown.length === rows.length ? Headway.format.count(rows.length, "job") : `${shown.length} of ${Headway.format.count(rows.length, "job")}`;
       const silent = answer.launchers.filter((launcher) => launcher.error);

@@ -35,15 +35,14 @@
     return step.x.map((x) => found.get(x) ?? 0);
   }
 
-  /** Returns seconds a step of what happens now and then: each row's seconds over the steps since the row before. */
+  /** Returns seconds a step of what happens now and then: each time's seconds over the steps since the time before. */
   function spread(series, step) {
     const many = series.min ? series.rows / series.x.length : 1; // of a long run each point stands for so many rows
-    const seconds = step.x.map(() => 0);
-    series.x.forEach((x, at) => {
-      const place = step.x.findIndex((end) => end >= x);
-      seconds[place < 0 ? step.x.length - 1 : place] += (series.y[at] || 0) * many;
+    return step.x.map((x) => {
+      const next = series.x.findIndex((end) => end >= x);
+      if (next < 0) return 0;
+      return ((series.y[next] || 0) * many) / Math.max(1, series.x[next] - (next ? series.x[next - 1] : 0));
     });
-    return seconds.map((sum, at) => sum / Math.max(1, step.x[at] - (at ? step.x[at - 1] : 0)));
   }
 
   /**

@@ -7,12 +7,16 @@
   const { state, progress } = Headway.parts;
 
   function tags(row) {
-    return (row.tags || []).map((tag) => h("span.tag", null, tag));
+    return h("span", { title: (row.tags || []).join(", ") || null }, (row.tags || []).map((tag) => h("span.tag", null, tag)));
   }
 
   function name(row) {
     const mark = row.source === "wandb" ? h("span.tag", { title: "an offline run of Weights & Biases" }, "W&B") : null;
     return h("span.run-name", null, h("a.main-link", { href: link("run", row.id), title: row.id }, row.title || row.id), mark);
+  }
+
+  function where(row) {
+    return h("span", { title: row.where || null }, row.where || NOTHING);
   }
 
   function metric(row) {
@@ -25,14 +29,14 @@
     { key: "state", label: "State", cell: (row) => state(row.state, row.reason) },
     { key: "recipe", label: "Recipe", hide: "phone" },
     { key: "strategy", label: "Strategy", hide: "phone" },
-    { key: "where", label: "Where", hide: "narrow" },
+    { key: "where", label: "Where", hide: "narrow", class: "where", cell: where },
     { key: "step", label: "Step", numeric: true, hide: "phone", cell: (row) => progress(row.step, row.total_steps) },
     { key: "metric", label: "Metric", numeric: true, cell: metric },
     { key: "metric_name", label: "Metric’s name", hide: "phone" },
     { key: "duration_s", label: "Time", numeric: true, hide: "phone", cell: (row) => duration(row.duration_s) },
     { key: "started", label: "Started", numeric: true, hide: "narrow", cell: (row) => when(row.started) },
     { key: "updated", label: "Updated", numeric: true, hide: "narrow", cell: (row) => when(row.updated) },
-    { key: "tags", label: "Tags", hide: "narrow", cell: tags },
+    { key: "tags", label: "Tags", hide: "narrow", class: "tags", cell: tags },
     { key: "sweep", label: "Sweep", hide: "narrow", cell: (row) => (row.sweep ? h("a", { href: link("sweep", row.sweep) }, row.sweep) : NOTHING) },
     { key: "job", label: "Job", hide: "narrow" },
     { key: "reason", label: "Reason", hide: "narrow" },
@@ -77,5 +81,5 @@
     search.focus();
   }
 
-  Headway.runsColumns = { of, extra, chooser, SHOWN, when };
+  Headway.runsColumns = { of, extra, chooser, SHOWN, when, where };
 })((window.Headway = window.Headway || {}));
