@@ -128,6 +128,25 @@ def test_a_file_of_each_kind_comes_out(tmp_path, capsys, ending: str) -> None:
         assert b"/Type3" not in content
 
 
+def test_a_run_that_lacks_a_metric_is_named(tmp_path, capsys) -> None:
+    write_run(tmp_path, "one")
+    write_run(tmp_path, "two").metrics.write_text('{"step": 1, "train/loss": 1.0}\n')
+    out = tmp_path / "c.svg"
+    line = ["plot", "one", "two", "--metric", "val/loss", "--metric", "train/loss", "-o", str(out)]
+    assert run([*line, "--runs", str(tmp_path)]) == 0
+    assert capsys.readouterr().err == f"val/loss: not in two\n{out}: 3 curves\n"
+
+
+def test_runs_of_one_name_in_two_folders_are_two_curves_and_one_that_is_named_twice_is_one(tmp_path, capsys) -> None:
+    for folder in ("here", "there"):
+        write_run(tmp_path / folder, "one")
+    paths = [str(tmp_path / folder / "one") for folder in ("here", "there")]
+    out = tmp_path / "c.svg"
+    assert run(["plot", *paths, paths[0], "-o", str(out)]) == 0
+    assert capsys.readouterr().err == f"{out}: 2 curves\n"
+    assert all(path in out.read_text() for path in paths)
+
+
 def test_panels_titles_and_labels_are_as_asked_for(tmp_path) -> None:
     write_run(tmp_path, "one")
     out = tmp_path / "c.svg"

@@ -92,8 +92,17 @@ class Source:
         }
 
 
-def write_plot(names: Sequence[str], plot: Plot, out: Path, *, runs: Path) -> int:
-    """Draws runs into a file, and returns how many curves there are.
+@dataclass(frozen=True)
+class Drawn:
+    """What came into a file."""
+
+    curves: int
+    lacking: Mapping[str, Sequence[str]]
+    """Metrics that some runs do not have, with the labels of these: they are not in the picture."""
+
+
+def write_plot(names: Sequence[str], plot: Plot, out: Path, *, runs: Path) -> Drawn:
+    """Draws runs into a file, and returns what is in it.
 
     Args:
         names: runs, by id or path; of a sweep its trials, of an array its seeds.
@@ -105,7 +114,8 @@ def write_plot(names: Sequence[str], plot: Plot, out: Path, *, runs: Path) -> in
         UserError: one line with what cannot be drawn, and what could.
     """
     _check(plot, out)
-    sources = [read_source(run) for name in names for run in find_runs(runs, name)]
+    found = {run.path: run for name in names for run in find_runs(runs, name)}
+    sources = [read_source(run) for run in found.values()]
     known: set[str] = set().union(*(source.metrics for source in sources))
     for metric in plot.metrics:
         if metric not in known:
@@ -124,7 +134,8 @@ def write_plot(names: Sequence[str], plot: Plot, out: Path, *, runs: Path) -> in
     if "y" in plot.log and any((curve.y <= 0).any() for curve in curves.values()):
         raise UserError("--log: y needs values above zero, and there are others; leave it out")
     _draw(curves, list(groups), plot, out)
-    return len(curves)
+    lacking = {metric: [label for label in groups if (label, metric) not in curves] for metric in plot.metrics}
+    return Drawn(len(curves), {metric: labels for metric, labels in lacking.items() if labels})
 
 
 def _check(plot: Plot, out: Path) -> None:
@@ -148,10 +159,13 @@ def find_runs(runs: Path, name: str) -> list[RunFolder]:
     for path in (Path(name), runs / name):
         if is_sweep(path):
             return list(SweepFolder(path.resolve()).run_folders().values())
-    seeds = [path for path in runs.glob(f"{_escaped(name)}-seed*") if (path / "recipe.yaml").is_file()]
     try:
         return [find_run(runs, name)]
     except UserError:
+        array = runs / name  # a path that is whole by itself stays as it is
+        seeds = [
+            path for path in array.parent.glob(f"{_escaped(array.name)}-seed*") if (path / "recipe.yaml").is_file()
+        ]
         if not seeds:
             raise
     return [RunFolder(path) for path in sorted(seeds)]
@@ -186,7 +200,11 @@ def group(sources: Sequence[Source], path: str | None) -> dict[str, list[Source]
         UserError: a run whose recipe has no such setting.
     """
     if path is None:
-        return {source.run.id: [source] for source in sources}
+        ids = [source.run.id for source in sources]
+        # Of two folders of runs: the same name may stand for two.
+        return {
+            source.run.id if ids.count(source.run.id) == 1 else str(source.run.path): [source] for source in sources
+        }
     groups: dict[str, list[Source]] = {}
     for source in sources:
         value: Any = source.recipe

@@ -95,8 +95,10 @@ def plot(
     from headway.plot import Plot, write_plot
 
     wanted = Plot(metric, x, log, smooth, group_by, band, together, label, title, shape)
-    curves = write_plot(names, wanted, out, runs=runs)
-    tell(f"{out}: {curves} curve{'s' if curves != 1 else ''}")
+    drawn = write_plot(names, wanted, out, runs=runs)
+    for lacked, labels in drawn.lacking.items():
+        tell(f"{lacked}: not in {', '.join(labels)}")
+    tell(f"{out}: {drawn.curves} curve{'s' if drawn.curves != 1 else ''}")
     return EXIT_DONE
 
 

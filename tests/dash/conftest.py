@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -34,6 +36,16 @@ class Served:
 
 
 @pytest.fixture(scope="session")
+def making() -> ModuleType:
+    """Returns the module that makes runs folders."""
+    spec = importlib.util.spec_from_file_location("make_runs", HERE / "make_runs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
 def made_runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Returns a folder of runs that were never trained: see make_runs.py."""
     folder = tmp_path_factory.mktemp("dash") / "runs"
@@ -55,6 +67,12 @@ def serving(runs: Path, *arguments: str) -> Iterator[Served]:
         finally:
             process.terminate()
             process.wait(timeout=20)
+
+
+@pytest.fixture
+def serve() -> Callable[..., contextlib.AbstractContextManager[Served]]:
+    """Returns a function that gives `headway dash` over a folder, as a context."""
+    return serving
 
 
 @pytest.fixture(scope="session")

@@ -147,6 +147,83 @@ def test_the_keyboard_alone_is_enough(look, served) -> None:
     page.wait_for_selector("[data-page=run] [data-tab=charts]")
 
 
+def test_a_sent_link_has_its_senders_columns_and_not_its_readers(look, served) -> None:
+    page = look(served.url + "#/runs")
+    page.click("button:text-is('Columns')")
+    page.uncheck("dialog label:text-is('Strategy')")
+    page.keyboard.press("Escape")
+    settled(page, "() => !document.querySelector('th[data-column=strategy]')")
+    page.click(".pages a:text-is('Sweeps')")
+    page.click(".pages a:text-is('Runs')")
+    settled(page, "() => document.querySelector('th[data-column=recipe]')")
+    assert page.query_selector("th[data-column=strategy]") is None  # kept as this reader's choice
+    assert look(page.url).query_selector("th[data-column=strategy]") is None
+    page.goto(served.url + "#/runs?q=convnet")
+    settled(page, "() => document.querySelector('th[data-column=strategy]')")
+
+
+def test_a_link_to_a_page_of_the_table_that_is_no_more_goes_to_the_last(look, served) -> None:
+    page = look(served.url + "#/runs?sort=id&page=99")
+    settled(page, "() => document.querySelector('tbody tr[data-key]')")
+    assert "page=99" not in page.url
+    assert page.is_disabled(".pager button:text-is('Last')")
+
+
+def test_the_way_back_leads_to_where_one_was(look, served) -> None:
+    page = look(served.url + "#/runs")
+    page.fill("input[aria-label='Filter runs']", "convnet-digits-00")
+    settled(page, "() => location.hash.includes('q=convnet')")
+    settled(page, f"() => {KEYS}.every((key) => key.startsWith('convnet'))")
+    found = rows(page)
+    page.locator("tbody .main-link").last.scroll_into_view_if_needed()
+    page.evaluate("() => window.scrollTo(0, document.documentElement.scrollHeight)")
+    place = page.evaluate("scrollY")
+    assert place > 100
+    page.click("tbody tr:last-child .main-link")
+    page.wait_for_selector("[data-page=run][data-ready]")
+    page.click(".tabs a:text-is('Recipe')")
+    page.wait_for_selector("[data-page=run][data-ready] [data-tab=recipe]")
+    page.go_back()
+    page.wait_for_selector("[data-page=run][data-ready] [data-tab=overview]")
+    page.go_back()
+    page.wait_for_selector("[data-page=runs][data-ready]")
+    assert rows(page) == found
+    assert page.evaluate("scrollY") == place
+    page.go_forward()
+    page.wait_for_selector("[data-page=run][data-ready] [data-tab=overview]")
+    page.reload()
+    page.wait_for_selector("[data-page=run][data-ready] [data-tab=overview]")
+
+
+def test_the_focus_stays_on_what_was_pressed(look, served) -> None:
+    page = look(served.url + "#/runs?sort=id")
+    focused = "document.activeElement.innerText.trim()"
+    page.focus(".choice button:has-text('failed')")
+    page.keyboard.press("Enter")
+    settled(page, "() => document.querySelector('[role=status]').textContent.includes(' of ')")
+    assert page.evaluate(focused) == "failed"
+    page.keyboard.press("Enter")
+    settled(page, "() => !document.querySelector('[role=status]').textContent.includes(' of ')")
+    page.focus(".pager button:text-is('Next')")
+    page.keyboard.press("Enter")
+    settled(page, "() => location.hash.includes('page=1')")
+    settled(page, "() => document.querySelector('.pager span').textContent.startsWith('51')")
+    assert page.evaluate(focused) == "Next"
+    page.focus("label:has-text('Group') select")
+    page.keyboard.press("ArrowDown")
+    page.wait_for_selector("tr.group")
+    assert page.evaluate("document.activeElement.tagName") == "SELECT"
+
+
+def test_who_hears_the_page_is_told_where_a_link_led(look, served) -> None:
+    page = look(served.url + "#/runs?q=convnet-digits-0")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("[data-page=run][data-ready]")
+    settled(page, "() => document.getElementById('announce').textContent.startsWith('convnet-digits-0')")
+    assert page.evaluate("document.activeElement.id") == "main"
+
+
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -154,6 +231,7 @@ def test_the_keyboard_alone_is_enough(look, served) -> None:
         {"q": "optim.lr>0.01 val/loss<0.5", "sort": "val/loss"},
         {"q": "best:val/loss<0.2 state:o", "sort": "-optim.lr"},
         {"q": "tags:made", "group": "strategy", "sort": "id"},
+        {"q": 'tags="made, set-1"', "sort": "id"},
         {"q": '"img src" recipe:onerror'},
         {"q": "trainer.max_steps=300", "group": "recipe", "sort": "-metric"},
         {"sort": "tags"},

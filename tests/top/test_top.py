@@ -85,6 +85,27 @@ def test_what_changed_is_read_again_and_what_is_no_run_is_passed_over(tmp_path) 
     assert newest_values(tmp_path / "nowhere") == {}
 
 
+@pytest.mark.parametrize(
+    "status",
+    [
+        {"updated": "yesterday"},
+        {"updated": 1.0, "step": "many"},
+        {"updated": 1.0, "best": [1]},
+        {"updated": 1.0, "state": "running", "pid": -5, "host": socket.gethostname()},
+        {"updated": 1.0, "state": "done", "final": 7},
+        {"updated": 1.0, "state": "done", "final": {"test/loss": "low"}},
+    ],
+    ids=str,
+)
+def test_somebody_elses_status_is_shown_and_nothing_breaks(tmp_path, status) -> None:
+    (tmp_path / "odd").mkdir()
+    (tmp_path / "odd" / "status.json").write_text(json.dumps(status))
+    write_run(tmp_path, "mine", state="done", step=3)
+    standings = Watch(tmp_path).standings()
+    assert {one.id for one in standings} == {"odd", "mine"}
+    assert "odd" in text_of(Frame(tmp_path, standings, now=time.time()))
+
+
 def test_a_sweep_shows_its_trials_and_its_best(tmp_path) -> None:
     folder = tmp_path / "search"
     folder.mkdir()

@@ -25,13 +25,13 @@ from headway.dash import run_page
 from headway.dash.actions import Actions
 from headway.dash.assets import Asset, Assets
 from headway.dash.entries import Entry
-from headway.dash.guard import COOKIE, FILE_CSP, TOKEN_HEADER, Access, Guard
+from headway.dash.guard import FILE_CSP, TOKEN_HEADER, Access, Guard
 from headway.dash.jobs import Jobs
 from headway.dash.live import MAX_WATCHED, Live
 from headway.dash.offline_wandb import LOG_NAME, OfflineRuns
 from headway.dash.query import Query
 from headway.dash.runs import Runs
-from headway.dash.series import AXES, Axis, Curves, per_step
+from headway.dash.series import AXES, MAX_NAMES, Axis, Curves, per_step
 from headway.dash.sweeps import Sweeps
 
 MAX_COMPARED = 50
@@ -130,6 +130,8 @@ class Site:
         """Returns metrics of a run as curves."""
         entry, axis = self.entry(run_id), ask.axis()
         names = [name for name in ask.text("names").split(",") if name]
+        if len(names) > MAX_NAMES:
+            raise UserError(f"names: {len(names)} metrics; ask for at most {MAX_NAMES} at once")
         if not names:
             names = [name for name in self.curves.names(entry) if not name.startswith("health/")]
         spec = run_page.data_spec(self.runs.root, entry) if axis in ("tokens", "samples") else {}
@@ -182,9 +184,19 @@ class Site:
         return self.offline if entry.row["source"] == "wandb" else None
 
     def compared(self, ask: Ask) -> dict[str, Any]:
-        """Returns runs side by side."""
-        names = [name for name in ask.text("runs").split(",") if name][:MAX_COMPARED]
-        return run_page.compare(self.runs, self.curves, [self.entry(name) for name in names])
+        """Returns runs side by side: those that are there, with the names of those that are not, or are too many.
+
+        Raises:
+            FileNotFoundError: there is none of them.
+        """
+        names = list(dict.fromkeys(name for name in ask.text("runs").split(",") if name))
+        found = {name: self.runs.find(name) for name in names[:MAX_COMPARED]}
+        entries = [entry for entry in found.values() if entry is not None]
+        if not entries:
+            raise FileNotFoundError(f"{', '.join(found)}: no run of that name in {self.runs.root}")
+        missing = [name for name, entry in found.items() if entry is None]
+        compared = run_page.compare(self.runs, self.curves, entries)
+        return {**compared, "missing": missing, "left_out": names[MAX_COMPARED:]}
 
     def entry(self, run_id: str) -> Entry:
         """Returns a run.
@@ -277,7 +289,7 @@ def build_app(site: Site) -> Starlette:
         post("/api/job/{id:path}/retry", "retry-job"),
         post("/api/run/{id}/delete", "delete-run"),
         post("/api/sweep/{id}/stop", "stop-sweep"),
-        Route("/api/login", lambda request: _login(request), methods=["POST"]),
+        Route("/api/login", lambda request: _login(site, request), methods=["POST"]),
         Route("/api/events", _events(site), methods=["GET"]),
         get("/api/{rest:path}", _nothing),
         Route("/assets/{name:path}", lambda request: _asset(site, request), methods=["GET"]),
@@ -380,10 +392,11 @@ def _file(site: Site, request: Request) -> Response:
     return Response(content, 200, headers, media_type)
 
 
-def _login(request: Request) -> Response:
+def _login(site: Site, request: Request) -> Response:
     """Keeps the token in a cookie, so that what cannot send a header (a picture, an event stream) is let through."""
     response = _response(200, b'{"result":"welcome"}')
-    response.set_cookie(COOKIE, request.headers.get(TOKEN_HEADER, ""), httponly=True, samesite="strict", path="/")
+    token = request.headers.get(TOKEN_HEADER, "")
+    response.set_cookie(site.access.cookie, token, httponly=True, samesite="strict", path="/")
     return response
 
 

@@ -172,13 +172,9 @@ def _entry(
     )
     if status.get("kind") == "sweep":
         problems.append("status.json: is a sweep's")
-    runs = state == "running"
-    driver = None
-    if runs:
-        try:
-            driver = Driver.of(status)
-        except (TypeError, ValueError):
-            problems.append("status.json: does not name its process")
+    driver = Driver.of(status) if state == "running" else None
+    if driver is None and state == "running" and "pid" in status:
+        problems.append("status.json: does not name its process")
     entry = Entry(row["id"], name, row, config, final, metrics, tuple(problems), driver)
     entry.mode = "max" if config.get("trainer.monitor_mode") == "max" else "min"
     step = best.get("step")

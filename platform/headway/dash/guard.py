@@ -7,6 +7,7 @@ changes something needs a token that only the address printed at the start has.
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
 import json
@@ -19,7 +20,6 @@ from urllib.parse import urlsplit
 import psutil
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-COOKIE = "headway_token"
 TOKEN_HEADER = "x-headway-token"
 CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
@@ -48,13 +48,20 @@ class Access:
     token_needed: bool
     """Whether looking needs the token, too."""
 
+    @property
+    def cookie(self) -> str:
+        """Returns the name of the cookie that holds the token: a browser sends what one port set to all of
+        them, so each server has its own.
+        """
+        return f"headway_{hashlib.sha256(self.token.encode()).hexdigest()[:12]}"
+
 
 def access_for(host: str, token: str) -> Access:
     """Returns who may ask a server that is bound to an address."""
     if is_loopback(host):
         return Access(token, _LOOPBACK | {host.lower()}, token_needed=False)
     names = {host.lower(), socket.gethostname().lower(), socket.getfqdn().lower(), *_LOOPBACK}
-    if _is_any(host):
+    if is_any(host):
         names |= {one.address.partition("%")[0].lower() for found in psutil.net_if_addrs().values() for one in found}
     return Access(token, frozenset(names), token_needed=True)
 
@@ -69,7 +76,8 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _is_any(host: str) -> bool:
+def is_any(host: str) -> bool:
+    """Returns whether an address stands for all that this machine has."""
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -127,7 +135,11 @@ class Guard:
         given = headers.get(TOKEN_HEADER, "")
         if method == "POST" and not self._is_token(given):
             return 401, "this needs the token: open the page by the address that `headway dash` printed"
-        if self.access.token_needed and not self._is_token(given) and not self._is_token(_cookie(headers)):
+        if (
+            self.access.token_needed
+            and not self._is_token(given)
+            and not self._is_token(_cookie(headers, self.access.cookie))
+        ):
             return 401, "this needs the token: open the page by the address that `headway dash` printed"
         return None
 
@@ -152,12 +164,12 @@ def _is_own(origin: str, host: str) -> bool:
     return parts.scheme in ("http", "https") and bool(host) and parts.netloc.lower() == host.lower()
 
 
-def _cookie(headers: dict[str, str]) -> str:
+def _cookie(headers: dict[str, str], name: str) -> str:
     try:
         found: SimpleCookie = SimpleCookie(headers.get("cookie", ""))
     except CookieError:
         return ""
-    return found[COOKIE].value if COOKIE in found else ""
+    return found[name].value if name in found else ""
 
 
 async def _answer(send: Any, status: int, reason: str) -> None:

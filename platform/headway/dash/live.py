@@ -116,8 +116,9 @@ class Live:
     async def _watch_table(self, watch: _Watch) -> None:
         while True:
             changes = await asyncio.to_thread(self.runs.changes_since_last)
-            if changes.changed or changes.gone:
-                _tell(watch, "table", {"changed": changes.changed, "gone": changes.gone})
+            if changes.changed or changes.gone or changes.sweeps:
+                told = {"changed": changes.changed, "gone": changes.gone, "sweeps": changes.sweeps}
+                _tell(watch, "table", told)
             await asyncio.sleep(TABLE_S)
 
     async def _watch(self, entry: Entry, watch: _Watch) -> None:

@@ -276,13 +276,18 @@ def _text(root: Path, entry: Entry, name: str) -> str:
         return ""
 
 
+def _is_same(one: Any, other: Any) -> bool:
+    """Returns whether two values of a setting are one: 1 and 1.0 are, true and 1 are not."""
+    return bool(one == other) and isinstance(one, bool) == isinstance(other, bool)
+
+
 def compare(runs: Runs, curves: Curves, entries: list[Entry]) -> dict[str, Any]:
     """Returns runs side by side: where their recipes differ, and the metrics that any has."""
     names = dict.fromkeys(name for entry in entries for name in entry.config.names)
     differences, same = [], 0
     for name in names:
         values = [entry.config.get(name) for entry in entries]
-        if all(value == values[0] and type(value) is type(values[0]) for value in values):
+        if all(_is_same(value, values[0]) for value in values):
             same += 1
         else:
             differences.append({"name": name, "values": values})

@@ -36,6 +36,8 @@ class Changes:
 
     changed: list[Row]
     gone: list[str]
+    sweeps: list[str]
+    """Sweeps of which a file was replaced."""
 
 
 class Runs:
@@ -62,6 +64,7 @@ class Runs:
         self._problem: str | None = None
         self._told: dict[str, Row | None] | None = None
         """Rows that changed since the table's viewers were last told, None for those that are gone."""
+        self._told_sweeps: set[str] = set()
 
     # ---- keeping up ------------------------------------------------------------------------------
 
@@ -69,12 +72,13 @@ class Runs:
         """Looks at the folder again, unless it was looked at just now."""
         with self._lock:
             if time.monotonic() - self._looked < at_most_every_s:
-                return Changes([], [])
+                return Changes([], [], [])
             changes = self._look()
             self._looked = time.monotonic()
             if self._told is not None:
                 self._told.update({row["id"]: row for row in changes.changed})
                 self._told.update(dict.fromkeys(changes.gone))
+                self._told_sweeps.update(changes.sweeps)
             return changes
 
     def changes_since_last(self) -> Changes:
@@ -84,15 +88,18 @@ class Runs:
         self.refresh()
         with self._lock:
             told, self._told = self._told or {}, {}
+            sweeps, self._told_sweeps = sorted(self._told_sweeps), set()
         return Changes(
-            [row for row in told.values() if row is not None], [name for name, row in told.items() if row is None]
+            [row for row in told.values() if row is not None],
+            [name for name, row in told.items() if row is None],
+            sweeps,
         )
 
     def _look(self) -> Changes:
         changed: list[Entry] = []
         seen: set[str] = set()
         foreign: list[str] = []
-        sweeps = set(self._sweeps)
+        before = {name: self._stamps.get(name) for name in self._sweeps}
         try:
             with os.scandir(self.root) as found:
                 for item in found:
@@ -109,12 +116,13 @@ class Runs:
             self._entries.pop(name, None)
             self._sweeps.discard(name)
         # Of a sweep and its trials either may be read first.
-        for entry in self._entries.values() if self._sweeps != sweeps else changed:
+        for entry in self._entries.values() if self._sweeps != set(before) else changed:
             entry.row["sweep"] = self._sweep_of(entry)
         changed += self._look_at_processes()
         if changed or gone:
             self._version += 1
-        return Changes([entry.row for entry in changed], [shown_name(name) for name in gone])
+        sweeps = [name for name in self._sweeps if self._stamps[name] == -1 or self._stamps[name] != before.get(name)]
+        return Changes([entry.row for entry in changed], [shown_name(name) for name in gone], sweeps)
 
     def _look_at(self, item: os.DirEntry[str], seen: set[str], foreign: list[str], changed: list[Entry]) -> None:
         name = item.name

@@ -28,6 +28,7 @@ Axis = Literal["step", "time", "tokens", "samples"]
 AXES = ("step", "time", "tokens", "samples")
 MAX_POINTS = 5000
 MAX_NAMES = 200
+"""Metrics that may be asked for at once, by name."""
 OPEN_RUNS = 64
 LOADED_BYTES = 96 << 20
 """Memory for series that are kept between two questions."""
@@ -139,7 +140,7 @@ class Curves:
             end: up to this x.
         """
         how = (axis, scale, min(max(points, 2), MAX_POINTS), begin, end)
-        return [self._with(entry, partial(_curve, name=name, how=how)) for name in names[:MAX_NAMES]]
+        return [self._with(entry, partial(_curve, name=name, how=how)) for name in names]
 
     def _with(self, entry: Entry, ask: Callable[[_Open], Answer]) -> Answer:
         """Returns what an open run answers, after what was appended has been taken in."""

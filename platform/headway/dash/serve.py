@@ -17,7 +17,7 @@ import uvicorn
 from headway.config.errors import UserError
 from headway.dash.app import Site, build_app
 from headway.dash.export import export
-from headway.dash.guard import access_for, is_loopback
+from headway.dash.guard import access_for, is_any, is_loopback
 from headway.dash.offline_wandb import OfflineRuns
 
 PORT = 6007
@@ -35,9 +35,13 @@ class Address:
 
     @property
     def url(self) -> str:
-        """Returns what a browser opens; what follows # stays in the browser, and the page sends it as a header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}/#token={self.token}"
+        """Returns what a browser opens; what follows # stays in the browser, and the page sends it as a header.
+
+        An address that stands for all of this machine's, such as 0.0.0.0, is nowhere to go to from elsewhere: the
+        machine's name is.
+        """
+        host = socket.gethostname() if is_any(self.host) else self.host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}/#token={self.token}"
 
     def tunnel(self, environment: dict[str, str]) -> str | None:
         """Returns the command that brings it to the machine that somebody sits at; None where this is that machine."""
@@ -162,7 +166,7 @@ def _listen(host: str, port: int | None) -> socket.socket:
         UserError: the address is not this machine's, or the port is taken.
     """
     if port is not None and not 0 <= port < 1 << 16:
-        raise UserError(f"--port: {port} should be less than 65536; leave it out to have a free one")
+        raise UserError(f"--port: {port} should be from 0 to 65535; leave it out to have a free one")
     wanted = [port] if port is not None else [*range(PORT, PORT + _TRIES), 0]
     problem: OSError | None = None
     for number in wanted:

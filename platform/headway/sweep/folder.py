@@ -146,10 +146,11 @@ class Driver:
 
     @classmethod
     def of(cls, status: Mapping[str, Any]) -> Driver | None:
-        """Returns the driver; None where the status names none."""
-        if not isinstance(status.get("pid"), int):
+        """Returns the driver; None where the status names none, or no number that a process can have."""
+        pid, updated = status.get("pid"), status.get("updated", 0.0)
+        if type(pid) is not int or not 0 < pid < 1 << 31 or not isinstance(updated, int | float):
             return None
-        return cls(status["pid"], str(status.get("host", "")), float(status.get("updated", 0.0)))
+        return cls(pid, str(status.get("host", "")), float(updated))
 
     @property
     def is_here(self) -> bool:

@@ -63,7 +63,7 @@ class Watch:
 
     def standings(self) -> list[Standing]:
         """Returns what goes on first, then what ended, the newest first. A sweep's trials stand for themselves."""
-        found = [self._standing(path, status) for path, status in self._changed() if status.get("updated")]
+        found = [self._read(path, status) for path, status in self._changed() if status.get("updated")]
         return sorted(found, key=lambda one: (not one.is_active, -one.updated))
 
     def _changed(self) -> list[tuple[Path, dict[str, Any]]]:
@@ -85,6 +85,12 @@ class Watch:
         self._statuses = here
         return [(self.runs / name, status) for name, (_, status) in here.items()]
 
+    def _read(self, path: Path, status: dict[str, Any]) -> Standing:
+        try:
+            return self._standing(path, status)
+        except (TypeError, ValueError, AttributeError, OverflowError):
+            return Standing(path.name, False, "unreadable", reason="its status.json is none of headway's")
+
     def _standing(self, path: Path, status: dict[str, Any]) -> Standing:
         sweep = is_sweep(path)
         state, driver = str(status.get("state", "?")), Driver.of(status)
@@ -104,7 +110,7 @@ class Watch:
         step = int(status.get("step") or 0)
         if state not in ("running", "created"):
             final = status.get("final") or {}
-            shown = {name: final[name] for name in ("test/loss", "test/accuracy") if name in final}
+            shown = {name: float(final[name]) for name in ("test/loss", "test/accuracy") if name in final}
             return Standing(**shared, done=step, values=shown or _best(best))
         total, newest = self._total(path), newest_values(path / "metrics.jsonl")
         step = max(step, int(newest.get("step", 0)))
@@ -169,7 +175,7 @@ def look_at_jobs(runs: Path) -> Jobs:
     ]
     try:
         return Jobs(board.look(records), asked=time.time())
-    except UserError as error:
+    except (UserError, OSError) as error:
         return Jobs(problem=str(error), asked=time.time())
 
 

@@ -31,6 +31,7 @@ _WIDTH_WITHOUT_TERMINAL = 160
 _COLOURS = {
     "running": "green", "created": "cyan", "pending": "cyan", "done": "blue", "requeued": "yellow",
     "preempted": "yellow", "stopped": "yellow", "cancelled": "yellow", "failed": "red", "died": "red", "lost": "red",
+    "unreadable": "yellow",
 }  # fmt: skip
 
 
@@ -169,7 +170,7 @@ def _run_table(standings: Sequence[Standing], now: float) -> RenderableType:
             Text(one.rate),
             Text("" if one.left_s is None or not one.is_active else span(one.left_s)),
             _plain(one.where),
-            Text(f"{span(max(0.0, now - one.updated))} ago"),
+            Text(f"{span(max(0.0, now - one.updated))} ago" if one.updated else ""),
         )
     return table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import importlib.util
 import json
 import signal
 import subprocess
@@ -17,8 +16,6 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-
-MAKER = Path(__file__).parents[1] / "make_runs.py"
 
 
 @dataclass
@@ -110,16 +107,6 @@ def serving(runs: Path, *options: str, prefix: Sequence[str] = ()) -> Iterator[S
         if process.poll() is None:
             process.kill()
             process.communicate()
-
-
-@pytest.fixture(scope="session")
-def making() -> ModuleType:
-    """Returns the module that makes runs folders."""
-    spec = importlib.util.spec_from_file_location("make_runs", MAKER)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="session")

@@ -120,7 +120,58 @@ def test_runs_are_compared_by_what_differs(server):
     assert "trainer.max_steps" not in differences
     assert answer["same"] > 10
     assert "perf/tokens_per_s" in answer["metrics"]
-    assert server.ask("/api/compare?runs=mlp-digits-0,nothing").status == 404
+    assert (answer["missing"], answer["left_out"]) == ([], [])
+
+
+def test_a_run_that_is_gone_does_not_keep_the_others_from_being_compared(server):
+    answer = server.get("/api/compare?runs=mlp-digits-0,nothing,mlp-digits-1")
+    assert [row["id"] for row in answer["runs"]] == ["mlp-digits-0", "mlp-digits-1"]
+    assert answer["missing"] == ["nothing"]
+    assert server.ask("/api/compare?runs=nothing,neither").status == 404
+
+
+def test_runs_that_are_too_many_to_compare_are_named(serve, tmp_path):
+    names = [f"run-{number:02d}" for number in range(53)]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text("name: x\n")
+    with serve(tmp_path) as server:
+        answer = server.get(f"/api/compare?runs={','.join(names)}")
+    assert [row["id"] for row in answer["runs"]] == names[:50]
+    assert answer["left_out"] == names[50:]
+
+
+def test_a_number_is_the_same_however_it_is_written(serve, tmp_path):
+    for name, text in (("a", "lr: 1\nflag: true\nown: 0\n"), ("b", "lr: 1.0\nflag: 1\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "recipe.yaml").write_text(text)
+    with serve(tmp_path) as server:
+        answer = server.get("/api/compare?runs=a,b")
+    assert answer["differences"] == [{"name": "flag", "values": [True, 1]}, {"name": "own", "values": [0, None]}]
+    assert answer["same"] == 1
+
+
+def test_metrics_are_asked_for_in_measure_and_all_are_given_when_none_is_named(serve, tmp_path):
+    (tmp_path / "wide").mkdir()
+    row = {f"layer-{number}/norm": float(number) for number in range(311)}
+    (tmp_path / "wide" / "metrics.jsonl").write_text(json.dumps({"step": 1, "time": 1.0, **row}) + "\n")
+    with serve(tmp_path) as server:
+        assert len(server.get("/api/run/wide/series")["series"]) == 311
+        answer = server.ask(f"/api/run/wide/series?names={','.join(row)}")
+        assert answer.status == 400
+        assert answer.json()["error"] == "names: 311 metrics; ask for at most 200 at once"
+
+
+@pytest.mark.parametrize(
+    "odd", [{"pid": -5}, {"pid": 10**30}, {"pid": True}, {"pid": "7"}, {"pid": 7, "updated": "yesterday"}], ids=str
+)
+def test_a_status_with_no_process_of_this_world_is_a_run_like_others(serve, making, tmp_path, odd):
+    run = making.make_fit(tmp_path, "mlp-digits", "odd", lr=1e-3, started=1e9, draw=random.Random(0), num_rows=31)
+    run.write_json("status.json", {**run.status(), "state": "running", **odd})
+    with serve(tmp_path) as server:
+        for _ in range(2):
+            assert [row["id"] for row in server.get("/api/runs")["rows"]] == ["odd"]
+        assert "status.json: does not name its process" in server.get("/api/run/odd")["problems"]
 
 
 # ---- no path leads out -----------------------------------------------------------------------------

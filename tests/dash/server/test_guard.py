@@ -111,7 +111,10 @@ def test_what_changes_something_needs_the_token(server, made, path, token):
 @pytest.mark.parametrize("path", ACTIONS[:-1])
 def test_a_cookie_is_not_enough_to_change_something(server, path):
     # A browser sends it by itself, whoever asks; the header is only sent by the page.
-    assert server.ask(path, method="POST", Cookie=f"headway_token={server.token}").status == 401
+    assert (
+        server.ask(path, method="POST", Cookie=f"{access_for('127.0.0.1', server.token).cookie}={server.token}").status
+        == 401
+    )
 
 
 @pytest.mark.parametrize("path", ACTIONS[:-1])
@@ -132,8 +135,9 @@ def test_another_address_needs_the_token_for_everything(serve, made):
         assert "HttpOnly" in cookie
         assert "samesite=strict" in cookie.lower()
         assert server.ask("/api/runs", Cookie=cookie.partition(";")[0]).status == 200
-        assert server.ask("/api/runs", Cookie="headway_token=wrong; a=b").status == 401
-        assert server.ask("/api/runs", Cookie='x="; headway_token').status == 401
+        name = cookie.partition("=")[0]
+        assert server.ask("/api/runs", Cookie=f"{name}=wrong; a=b").status == 401
+        assert server.ask("/api/runs", Cookie=f'x="; {name}').status == 401
         assert server.ask("/api/about", Host="evil.example", X_Headway_Token=server.token).status == 403
         own = socket.gethostname()
         assert server.ask("/api/about", Host=f"{own}:{server.port}", X_Headway_Token=server.token).status == 200
@@ -147,6 +151,20 @@ def test_an_address_is_loopback_or_needs_the_token():
     for host in ("0.0.0.0", "::", "10.1.2.3", "my-node", "localhost.evil.example"):
         assert not is_loopback(host)
         assert access_for(host, "x").token_needed
+
+
+@pytest.mark.quick
+def test_two_servers_of_one_machine_do_not_take_each_others_cookie():
+    """A browser gives the cookies of a name to every port of it."""
+    first, second = (access_for("0.0.0.0", token).cookie for token in ("one", "other"))
+    assert first != second
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+def test_an_address_that_is_nowhere_to_go_to_is_printed_as_this_machines_name(host):
+    assert Address(host, 6007, "t").url == f"http://{socket.gethostname()}:6007/#token=t"
+    assert socket.gethostname().lower() in access_for(host, "t").hosts
 
 
 @pytest.mark.quick

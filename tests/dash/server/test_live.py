@@ -118,6 +118,18 @@ def test_the_table_tells_what_comes_changes_and_goes(serve, making, tmp_path):
         assert gone == ["goes"]
 
 
+def test_the_end_of_a_sweep_is_told(serve, making, tmp_path):
+    making.make_sweep(tmp_path, "search", "asha", num_trials=1, draw=random.Random(0))
+    sweep = RunFolder(tmp_path / "search")
+    with serve(tmp_path) as server, server.events("table=1") as events:
+        server.get("/api/sweeps")
+        sweep.update_status(state="stopped")
+        for name, data in events:
+            if name == "table" and "search" in data["sweeps"]:
+                break
+        assert server.get("/api/sweep/search")["state"] == "stopped"
+
+
 def test_however_many_look_a_run_is_watched_once(tmp_path):
     run = create_run(tmp_path, "x", name="run")
     run.recipe.write_text("name: x\n")

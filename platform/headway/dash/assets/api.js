@@ -82,7 +82,7 @@
       answer = await fetch(address(path, params), { headers: headers(), ...options });
     } catch (problem) {
       if (problem.name === "AbortError") throw problem;
-      throw new Error("the server does not answer; is `headway dash` still running?");
+      throw Object.assign(new Error("the server does not answer; is `headway dash` still running?"), { unanswered: true });
     }
     return readAnswer(answer);
   }

@@ -1,14 +1,14 @@
 /* Some runs side by side: their curves over each other, and the settings in which they differ. */
 "use strict";
 (function (Headway) {
-  const { h, fill } = Headway.dom;
+  const { h, fill, refill } = Headway.dom;
   const { parts } = Headway;
   const { link } = Headway.address;
 
   async function answer(ids, signal) {
     if (!Headway.api.exported) return Headway.api.get("api/compare", { runs: ids.join(",") }, signal);
-    const runs = await Promise.all(ids.map((id) => Headway.api.get("api/run/" + id)));
-    return compared(runs);
+    const found = await Promise.all(ids.map((id) => Headway.api.get("api/run/" + id).catch(() => null)));
+    return { ...compared(found.filter(Boolean)), missing: ids.filter((_, at) => !found[at]), left_out: [] };
   }
 
   /** Returns what /api/compare answers, from what each run answers. */
@@ -40,9 +40,10 @@
       const mark = h("span.line-mark", { "aria-hidden": "true", class: "dash-" + Math.floor(run.at / 8) % 3 });
       const paint = () => mark.style.setProperty("--mark", run.colour());
       paint();
-      const eye = h("button", { type: "button", "aria-pressed": "true", title: "Show or hide its curves", onclick: () => {
+      const eye = h("button", { type: "button", "aria-pressed": String(!run.hidden), title: "Show or hide its curves", onclick: () => {
         run.hidden = !run.hidden;
         eye.setAttribute("aria-pressed", String(!run.hidden));
+        Headway.address.change({ hide: runs.filter((one) => one.hidden).map((one) => one.id).join(",") });
         draw();
       } }, mark, h("span.name", null, run.label));
       const row = rows[at];
@@ -50,6 +51,14 @@
         h("a", { href: link("run", run.id), "aria-label": "Open " + run.id }, "Open"),
         h("button.quiet", { type: "button", "aria-label": "Take " + run.id + " away", onclick: () => remove(run.id) }, "Remove"));
     }));
+  }
+
+  /** Says which of the runs that the address names are not compared, and why. */
+  function drawNotes(box, found, without) {
+    const { missing, left_out: leftOut } = found;
+    const away = h("button.quiet", { type: "button", onclick: without }, "Go on without");
+    refill(box, missing.length ? h("p.message.bad", { role: "alert" }, missing.join(", ") + (missing.length === 1 ? " is" : " are") + " no longer in the runs folder. ", away) : null,
+      leftOut.length ? parts.message(`So many runs are too many for one chart: ${leftOut.join(", ")} ${leftOut.length === 1 ? "is" : "are"} left out.`, "bad") : null);
   }
 
   function adder(ids, go) {
@@ -82,15 +91,33 @@
       return;
     }
     const found = await answer(ids, page.signal);
+    const hidden = (page.params.hide || "").split(",");
     const runs = found.runs.map((row, at) => ({
-      id: row.id, label: row.title || row.id, at, hidden: false, colour: () => Headway.charts.palette(at), metrics: row.metrics || [...found.metrics],
+      id: row.id, label: row.title || row.id, at, hidden: hidden.includes(row.id), colour: () => Headway.charts.palette(at), metrics: row.metrics || [...found.metrics],
     }));
     const board = Headway.curveBoard.make(page, runs);
-    const makeLegend = () => legend(runs, found.runs, board.draw, (gone) => go(ids.filter((id) => id !== gone)));
-    const legendBox = h("div.legend-box", null, makeLegend());
-    page.onLeave(Headway.theme.onChange(() => fill(legendBox, makeLegend())));
-    fill(page.root, head, legendBox, board.element, parts.section("Settings that differ", differencesTable(found)));
-    page.onLeave(Headway.live.watch({ runs: ids }, { rows: ({ run, series }) => board.grow(run, series), reset: board.reload }));
+    const notes = h("div");
+    const legendBox = h("div.legend-box");
+    const drawLegend = () => refill(legendBox, legend(runs, found.runs, board.draw, (gone) => go(ids.filter((id) => id !== gone))));
+    const drawAll = () => {
+      drawNotes(notes, found, () => go(ids.filter((id) => !found.missing.includes(id))));
+      drawLegend();
+    };
+    drawAll();
+    page.onLeave(Headway.theme.onChange(drawLegend));
+    fill(page.root, head, notes, legendBox, board.element, parts.section("Settings that differ", differencesTable(found)));
+
+    function change({ changed, gone }) {
+      if (changed.some((row) => found.missing.includes(row.id))) return Headway.reopen(); // it is back
+      const fresh = new Map(changed.map((row) => [row.id, row]));
+      found.runs = found.runs.map((row) => ({ ...row, ...fresh.get(row.id) }));
+      found.missing.push(...gone.filter((id) => runs.some((run) => run.id === id)));
+      return drawAll();
+    }
+
+    page.onLeave(Headway.live.watch({ runs: ids, table: true }, {
+      rows: ({ run, series }) => board.grow(run, series), reset: board.reload, table: change, back: board.reload,
+    }));
   }
 
   Headway.pages = { ...Headway.pages, compare: show };

@@ -10,8 +10,19 @@
     return x === "time" ? Headway.format.duration(value) : Headway.format.tick(value);
   }
 
-  function points(series, values) {
-    return series.x.map((x, at) => [x, values[at]]);
+  /** Returns [x, y] pairs; a log scale has no place for what is not above zero: a gap. */
+  function points(series, values, view) {
+    return series.x.map((x, at) => [x, view.log && values[at] <= 0 ? null : values[at]]);
+  }
+
+  /** Returns what of the curves cannot be drawn, in words; "" where all can. */
+  function undrawn(held, view) {
+    const shown = held.filter((one) => one.series && !one.run.hidden);
+    const many = (wanted) => shown.reduce((sum, one) => sum + one.series.y.filter(wanted).length, 0);
+    const none = many((y) => y === null);
+    const low = view.log ? many((y) => y !== null && y <= 0) : 0;
+    const { count } = Headway.format;
+    return [none ? count(none, "point") + " nan or infinite" : "", low ? count(low, "point") + " not above zero" : ""].filter(Boolean).join(", ");
   }
 
   /** Draws the band as one polygon for each unbroken stretch: right on a log axis and below zero, too. */
@@ -117,7 +128,8 @@
       return `${run.label}: last ${number(found.last)}, least ${number(found.least)}, most ${number(found.most)}`;
     });
     const shown = parts.slice(0, 12).join("; ") + (parts.length > 12 ? `; and ${parts.length - 12} more` : "");
-    return `Line chart of ${title} over ${view.x}. ${shown || "No rows yet"}.`;
+    const holes = undrawn(held, view);
+    return `Line chart of ${title} over ${view.x}. ${shown || "No rows yet"}.${holes ? ` Not drawn: ${holes}.` : ""}`;
   }
 
   function tabulate(held, view) {
@@ -140,10 +152,10 @@
       const colour = run.colour();
       if (view.band && series.min) lines.push(band(series, colour, view));
       const faint = { colour, width: 1, opacity: 0.25, z: 2, dash: "solid", faint: true };
-      if (view.smooth) lines.push(line("raw:" + run.id, run.label, points(series, series.y), faint));
+      if (view.smooth) lines.push(line("raw:" + run.id, run.label, points(series, series.y, view), faint));
       const values = smooth(series.y, view.smooth);
       told.push({ run, x: series.x, values });
-      lines.push(line("run:" + run.id, run.label, points(series, values), { colour, width: 1.6, opacity: 1, z: 3, dash: dash(run.at) }));
+      lines.push(line("run:" + run.id, run.label, points(series, values, view), { colour, width: 1.6, opacity: 1, z: 3, dash: dash(run.at) }));
     }
     return {
       ...base(),
@@ -216,8 +228,9 @@
     let held = [];
     let turn = 0;
     let frame = 0;
+    const holes = h("span.note");
     const card = Headway.charts.card(page, {
-      title: name, height: 210, draw: () => option(held, board.view),
+      title: name, height: 210, tools: holes, draw: () => option(held, board.view),
       describe: () => describe(name, held, board.view), tabulate: () => tabulate(held, board.view),
       ready: (chart, box) => {
         dragToZoom(chart, box, board.zoom);
@@ -226,6 +239,11 @@
       },
     });
     card.element.dataset.metric = name;
+
+    function draw() {
+      holes.textContent = undrawn(held, board.view);
+      card.update();
+    }
 
     async function load() {
       const mine = (turn += 1);
@@ -238,7 +256,7 @@
       held = runs.map((run, at) => ({ run, series: found[at] }));
       card.element.classList.remove("is-loading");
       card.element.dataset.points = String(Math.max(0, ...held.map((one) => (one.series ? one.series.x.length : 0))));
-      card.update();
+      draw();
     }
 
     function grow(id, rows) {
@@ -252,11 +270,11 @@
 
     /** Draws with the next frame, whatever comes until then. */
     function redraw() {
-      if (!frame) frame = requestAnimationFrame(() => ((frame = 0), page.signal.aborted || card.update()));
+      if (!frame) frame = requestAnimationFrame(() => ((frame = 0), page.signal.aborted || draw()));
     }
 
     const later = Headway.dom.throttle(page, load, 1000);
-    return { element: card.element, name, load, draw: () => card.update(), grow };
+    return { element: card.element, name, load, draw, grow };
   }
 
   function append(series, rows, x) {

@@ -51,6 +51,30 @@
     return element;
   }
 
+  /**
+   * As `fill`, for what is drawn anew under a reader's hands: the focus, the cursor in a field, what was scrolled and
+   * what was opened stay as they were.
+   */
+  function refill(element, ...children) {
+    const focus = element.contains(document.activeElement) ? document.activeElement : null;
+    const place = focus && [...element.querySelectorAll(focus.tagName)].indexOf(focus);
+    const tops = [...element.querySelectorAll(".scrolls")].map((one) => one.scrollTop);
+    const opened = [...element.querySelectorAll("details")].map((one) => one.open);
+    fill(element, ...children);
+    element.querySelectorAll("details").forEach((one, at) => (one.open = opened[at] ?? one.open));
+    element.querySelectorAll(".scrolls").forEach((one, at) => (one.scrollTop = tops[at] || 0));
+    if (focus) giveFocus([...element.querySelectorAll(focus.tagName)], place, focus);
+    return element;
+  }
+
+  function giveFocus(alike, place, before) {
+    const able = (one) => one && !one.disabled;
+    const now = able(alike[place]) ? alike[place] : alike.find(able);
+    if (!now) return;
+    now.focus({ preventScroll: true });
+    if (now.type === "search") now.setSelectionRange(before.selectionStart, before.selectionEnd);
+  }
+
   /** Says something to a screen reader. */
   function announce(text) {
     document.getElementById("announce").textContent = text;
@@ -92,5 +116,5 @@
     };
   }
 
-  Headway.dom = { h, svg, fill, announce, debounce, throttle };
+  Headway.dom = { h, svg, fill, refill, announce, debounce, throttle };
 })((window.Headway = window.Headway || {}));

@@ -78,7 +78,8 @@
       Headway.address.change({ group: on ? 1 : "" });
       draw();
     });
-    const table = Headway.table.make({ columns: columns(() => load()), caption: "Jobs", keyOf, sort: "-since" });
+    const table = Headway.table.make({ columns: columns(() => load()), caption: "Jobs", keyOf, sort: page.params.sort || "-since",
+      sorted: (sort) => Headway.address.change({ sort: sort === "-since" ? "" : sort }) });
 
     function draw() {
       const rows = answer.jobs.map((row) => ({ recipe: row.run || "", tags: [row.group, row.launcher, row.profile, row.reason].filter(Boolean), ...row }));

@@ -3,7 +3,11 @@
 (function (Headway) {
   const { h, fill } = Headway.dom;
   const NAMES = { runs: "Runs", run: "Run", compare: "Compare", sweeps: "Sweeps", sweep: "Sweep", jobs: "Jobs" };
+  const AGAIN_MS = 3000;
+  const places = new Map(); // how far down an address was when it was left
   let leave = () => {};
+  let isFirst = true;
+  let traverses = false; // whether the browser goes back or forward
 
   /** A view's own place: where it draws, what it was asked for, and what to undo when it is left. */
   function newPage(address) {
@@ -32,6 +36,8 @@
 
   async function open() {
     const address = Headway.address.now();
+    const goesBack = traverses && location.hash;
+    traverses = false;
     leave();
     document.querySelectorAll("dialog[open]").forEach((dialog) => dialog.close());
     const page = newPage(address);
@@ -43,23 +49,42 @@
       if (show) await show(page);
       else fill(page.root, Headway.parts.message("There is no such page: " + address.page));
     } catch (problem) {
-      if (!page.signal.aborted) fill(page.root, failure(problem));
+      if (page.signal.aborted) return;
+      leave(); // what it had begun to listen to
+      fail(page, problem);
+      arrive(page, "");
     }
-    if (!page.signal.aborted) page.root.dataset.ready = "yes";
+    if (!page.signal.aborted) arrive(page, goesBack);
   }
 
-  function failure(problem) {
-    if (problem.status === 401) return signIn();
-    return [Headway.parts.message(problem.message, "bad"), h("button", { type: "button", onclick: open }, "Try again")];
+  /** Who comes back finds the place that was left; who reads by ear hears where this is, and goes on from its start. */
+  function arrive(page, goesBack) {
+    page.root.dataset.ready = "yes";
+    if (goesBack) window.scrollTo(0, places.get(goesBack) || 0);
+    if (isFirst) isFirst = false;
+    else if (document.activeElement === document.body) {
+      Headway.dom.announce(document.title);
+      document.getElementById("main").focus({ preventScroll: true });
+    }
   }
 
-  function signIn() {
+  function fail(page, problem) {
+    if (problem.status === 401) return fill(page.root, signIn(Boolean(Headway.store.token())));
+    if (problem.unanswered) {
+      const timer = setTimeout(open, AGAIN_MS);
+      leave = () => clearTimeout(timer);
+    }
+    return fill(page.root, Headway.parts.message(problem.message, "bad"), h("button", { type: "button", onclick: open }, "Try again"));
+  }
+
+  function signIn(wasWrong) {
+    const wrong = wasWrong ? Headway.parts.message("This is not its token; each start of headway dash has a new one.", "bad") : null;
     const input = h("input", { type: "password", "aria-label": "Token", autocomplete: "off" });
     const form = h("form.sign-in", { onsubmit: async (event) => {
       event.preventDefault();
       Headway.store.keepToken(input.value.trim());
       await begin();
-    } }, h("p", null, "This server asks for the token that headway dash printed."), input, h("button.primary", null, "Go on"));
+    } }, h("p", null, "This server asks for the token that headway dash printed."), wrong, input, h("button.primary", null, "Go on"));
     return form;
   }
 
@@ -85,17 +110,45 @@
     return open();
   }
 
+  /**
+   * Asks a server that answers again whether it is still the same. Resolves to whether the page was opened anew: another
+   * start of headway dash has another token and may show another folder.
+   */
+  async function comeBack() {
+    const before = Headway.about || {};
+    try {
+      const about = await Headway.api.get("api/about");
+      if (about.started === before.started) return false;
+      if (about.version !== before.version) return location.reload(), true;
+      if (before.started) Headway.store.keepToken("");
+      Headway.about = about;
+      drawTop();
+    } catch (problem) {
+      if (problem.status !== 401) return false;
+    }
+    open();
+    return true;
+  }
+
   const token = Headway.address.takeToken();
   if (token) Headway.store.keepToken(token);
   window.addEventListener("hashchange", () => {
     const fresh = Headway.address.takeToken();
-    if (fresh) Headway.store.keepToken(fresh);
-    open();
+    if (!fresh) return open();
+    Headway.store.keepToken(fresh);
+    return begin();
   });
   document.querySelector(".skip").addEventListener("click", (event) => {
     event.preventDefault();
     document.getElementById("main").focus();
   });
+  window.navigation?.addEventListener("navigate", (event) => {
+    if (event.navigationType === "replace") return; // the same page, of which the address tells more
+    places.set(location.hash, window.scrollY);
+    traverses = event.navigationType === "traverse";
+  });
+  Headway.reopen = open;
+  Headway.comeBack = comeBack;
   Headway.keys.start();
   drawTop();
   begin();

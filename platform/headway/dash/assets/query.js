@@ -44,7 +44,7 @@
     if (word.operator === ":") return text(own).includes(word.wanted);
     if (word.operator === ">") return numbers && left > right;
     if (word.operator === "<") return numbers && left < right;
-    if (Array.isArray(own)) return own.some((one) => text(one) === word.wanted);
+    if (Array.isArray(own) && own.some((one) => text(one) === word.wanted)) return true;
     return numbers ? left === right : own !== null && text(own) === word.wanted;
   }
 

@@ -118,7 +118,7 @@
     fill(box, h("div.cards.wide", null, maps.map((map) => map.element)));
     await Promise.all(maps.map((map) => map.load()));
     const again = Headway.dom.throttle(page, () => Promise.all(maps.map((map) => map.load().catch(() => null))), 2000);
-    return (series) => Object.keys(series).some((name) => name.startsWith("health/")) && again();
+    return { grow: (series) => Object.keys(series).some((name) => name.startsWith("health/")) && again(), reload: again };
   }
 
   Headway.runTabs = { ...Headway.runTabs, health };

@@ -1,7 +1,7 @@
 /* A run in short: its headline, problems, recipe, manifest, checkpoints. */
 "use strict";
 (function (Headway) {
-  const { h, fill } = Headway.dom;
+  const { h, fill, refill } = Headway.dom;
   const { parts } = Headway;
   const { bytes, duration, named, number, stamp, value, NOTHING } = Headway.format;
 
@@ -27,27 +27,31 @@
     });
   }
 
-  function searchable(title, pairs) {
+  /** `finds` holds what is typed in the fields of a page: it is drawn anew while its run goes on. */
+  function searchable(title, pairs, finds) {
     const list = h("dl.facts.mono");
     const draw = (text) => {
       const shown = pairs.filter(([name, inner]) => (name + " " + value(inner)).toLowerCase().includes(text.toLowerCase()));
       fill(list, shown.map(([name, inner]) => h("div", null, h("dt", null, name), h("dd", null, named(name, inner)))));
     };
-    const search = h("input", { type: "search", placeholder: "Find", "aria-label": "Find in " + title.toLowerCase(), oninput: () => draw(search.value) });
-    draw("");
+    const search = h("input", { type: "search", placeholder: "Find", "aria-label": "Find in " + title.toLowerCase(), value: finds.get(title) || "", oninput: () => {
+      finds.set(title, search.value);
+      draw(search.value);
+    } });
+    draw(search.value);
     return h("section.part", null, h("div.part-head", null, h("h2", null, title), pairs.length > 12 ? search : null),
       h("div.scrolls", { tabindex: "0", role: "group", "aria-label": title }, list));
   }
 
   const ENVIRONMENT = ["packages", "hardware", "python", "environment", "env", "machine", "devices", "gpus", "cpu", "host", "versions", "platform", "system"];
 
-  function manifestParts(manifest) {
+  function manifestParts(manifest, finds) {
     const pairs = flat(manifest).filter(([, inner]) => typeof inner !== "string" || inner.length < 2000);
     const isEnvironment = ([name]) => ENVIRONMENT.includes(name.split(".")[0]);
     const long = Object.entries(flatObject(manifest)).filter(([, inner]) => typeof inner === "string" && inner.length >= 2000);
     return {
-      manifest: pairs.length ? searchable("Manifest", pairs.filter((pair) => !isEnvironment(pair))) : null,
-      environment: pairs.some(isEnvironment) ? searchable("Environment", pairs.filter(isEnvironment)) : null,
+      manifest: pairs.length ? searchable("Manifest", pairs.filter((pair) => !isEnvironment(pair)), finds) : null,
+      environment: pairs.some(isEnvironment) ? searchable("Environment", pairs.filter(isEnvironment), finds) : null,
       long: long.map(([name, text]) => h("details.part", null, h("summary", null, name), h("pre.log", { tabindex: "0" }, text))),
     };
   }
@@ -71,6 +75,7 @@
   /** Fills the tab that sums a run up. */
   function overview(page, run, box) {
     const { row } = run;
+    const finds = (page.finds = page.finds || new Map());
     const facts = parts.facts([
       ["State", parts.state(row.state)], ["Reason", row.reason], ["Recipe", row.recipe], ["Started", row.started ? stamp(row.started) : null],
       ["Updated", row.updated ? stamp(row.updated) : null],
@@ -80,10 +85,10 @@
     ]);
     const status = flat(run.status).filter(([name]) => !["state", "reason"].includes(name));
     const settings = Object.entries(run.recipe || {});
-    const { manifest, environment, long } = manifestParts(run.manifest || {});
-    fill(box, headline(run), problems(run.problems), h("div.columns", null,
-      h("div", null, parts.section("Run", facts), status.length ? searchable("Status", status) : null, resumed(run.resumed), manifest),
-      h("div", null, settings.length ? searchable("Settings", settings) : null, environment)), long);
+    const { manifest, environment, long } = manifestParts(run.manifest || {}, finds);
+    refill(box, headline(run), problems(run.problems), h("div.columns", null,
+      h("div", null, parts.section("Run", facts), status.length ? searchable("Status", status, finds) : null, resumed(run.resumed), manifest),
+      h("div", null, settings.length ? searchable("Settings", settings, finds) : null, environment)), long);
   }
 
   /** Fills the tab of the recipe as it was written into the run folder. */

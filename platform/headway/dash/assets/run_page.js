@@ -1,7 +1,7 @@
 /* The page of one run: what it is, in tabs. */
 "use strict";
 (function (Headway) {
-  const { h, fill } = Headway.dom;
+  const { h, fill, refill } = Headway.dom;
   const { parts } = Headway;
   const { link } = Headway.address;
   const RUNNING = ["created", "running"];
@@ -10,7 +10,7 @@
     const runs = [{ id: run.id, label: run.row.title || run.id, at: 0, colour: () => Headway.charts.palette(0), metrics: [...run.metrics] }];
     const board = Headway.curveBoard.make(page, runs);
     fill(box, board.element);
-    return (series) => board.grow(run.id, series);
+    return { grow: (series) => board.grow(run.id, series), reload: board.reload };
   }
 
   function logs(page, run, box) {
@@ -65,26 +65,67 @@
       h("div.page-tools", null, compare, remove(run)));
   }
 
+  /** Returns what a tab shows of a run as a text: where it changes, the tab is drawn anew. Charts and logs follow by themselves. */
+  function shownIn(tab, run) {
+    const own = {
+      overview: [run.row, run.status, run.manifest, run.problems, run.resumed, run.recipe],
+      health: [run.health], throughput: run.metrics.filter((name) => name.startsWith("perf/")), logs: run.logs,
+      checkpoints: run.checkpoints, media: run.media, recipe: run.recipe_yaml,
+    };
+    return JSON.stringify(own[tab] ?? null);
+  }
+
   /** Shows the page of the run that the address names. */
   async function show(page) {
-    const run = await Headway.api.get("api/run/" + page.id, null, page.signal);
+    let run = await Headway.api.get("api/run/" + page.id, null, page.signal);
     const open = page.params.tab in TABS ? page.params.tab : "overview";
+    const [top, tabs, gone] = [h("div"), h("div"), h("div")];
     const box = h("div.tab", { "data-tab": open });
-    const top = h("div", null, head(run));
-    fill(page.root, h("p.crumbs", null, h("a", { href: link("runs") }, "Runs")), top,
-      parts.tabs(tabList(run), open, (key) => link("run", run.id, { tab: key === "overview" ? "" : key }), "Run"), box);
+    const drawHead = () => {
+      refill(top, head(run));
+      refill(tabs, parts.tabs(tabList(run), open, (key) => link("run", run.id, { tab: key === "overview" ? "" : key }), "Run"));
+    };
+    drawHead();
+    fill(page.root, h("p.crumbs", null, h("a", { href: link("runs") }, "Runs")), top, gone, tabs, box);
     page.title(run.row.title || run.id);
-    const grow = await TABS[open](page, run, box);
-    const again = Headway.dom.throttle(page, async () => {
-      const fresh = await Headway.api.get("api/run/" + page.id, null, page.signal).catch(() => null);
-      if (!fresh) return;
-      fill(top, head(fresh));
-      if (open === "overview") TABS.overview(page, fresh, box);
-    }, 500);
+    let known = new Set(run.metrics);
+    let tab = await TABS[open](page, run, box);
+
+    async function load() {
+      const fresh = await Headway.api.get("api/run/" + page.id, null, page.signal).catch((problem) => ({ problem }));
+      if (page.signal.aborted) return;
+      if (fresh.problem) return fresh.problem.status === 404 ? sayGone() : undefined;
+      const before = run;
+      run = fresh;
+      known = new Set(run.metrics);
+      drawHead();
+      if (shownIn(open, before) !== shownIn(open, run)) tab = await TABS[open](page, run, box);
+    }
+
+    function sayGone() {
+      fill(gone, parts.message(`The folder of ${run.id} is no longer there: this is what was read of it before.`, "bad"));
+    }
+
+    function change({ changed, gone: names }) {
+      if (names.includes(run.id)) return sayGone();
+      if (!changed.some((row) => row.id === run.id)) return undefined;
+      return gone.firstChild ? Headway.reopen() : again();
+    }
+
+    function grow({ series }) {
+      if (Object.keys(series).some((name) => !known.has(name))) again();
+      if (tab && tab.grow) tab.grow(series);
+    }
+
+    function back() {
+      again();
+      if (tab && tab.reload) tab.reload();
+    }
+
+    const again = Headway.dom.throttle(page, load, 500);
     page.onLeave(Headway.live.watch({ runs: [run.id], table: true }, {
-      rows: ({ series }) => typeof grow === "function" && grow(series),
-      reset: () => window.dispatchEvent(new HashChangeEvent("hashchange")), // its rows were replaced: drawn anew
-      table: ({ changed }) => changed.some((row) => row.id === run.id) && again(),
+      rows: grow, table: change, back,
+      reset: Headway.reopen, // its rows were replaced: drawn anew
     }));
   }
 

@@ -119,10 +119,16 @@
 
     await load();
     const again = Headway.dom.throttle(page, () => load().catch(() => null), 1500);
-    return (series) => {
+    function grow(series) {
       board.grow(run.id, Object.fromEntries(Object.entries(series).filter(([name]) => plain.includes(name))));
       if (Object.keys(series).some((name) => name.startsWith("perf/"))) again();
-    };
+    }
+
+    function reload() {
+      board.reload();
+      again();
+    }
+    return { grow, reload };
   }
 
   Headway.throughput = { partsOfStep };

@@ -1,18 +1,19 @@
 /* All runs: filtered, sorted, grouped and paged by the server, kept up to date while it is looked at. */
 "use strict";
 (function (Headway) {
-  const { h, fill, debounce, announce, throttle } = Headway.dom;
+  const { h, fill, refill, debounce, announce, throttle } = Headway.dom;
   const { count, number } = Headway.format;
   const { runsColumns, parts } = Headway;
   const SIZE = 50;
   const STATES = ["running", "done", "failed", "stopped"];
   const chosen = new Set(); // outlives the page: one may look at a run and come back
 
+  /** A reader's own columns are for an address that asks for nothing: a link that was sent shows what its sender saw. */
   function readState(params) {
-    const kept = Headway.store.read("columns", runsColumns.SHOWN);
+    const own = Object.keys(params).length ? runsColumns.SHOWN : Headway.store.read("columns", runsColumns.SHOWN);
     return {
-      q: params.q || "", sort: params.sort || "-started", group: params.group || "", page: Number(params.page) || 0,
-      columns: params.columns ? params.columns.split(",") : kept,
+      q: params.q || "", sort: params.sort || "-started", group: params.group || "", page: Math.max(0, Math.floor(Number(params.page) || 0)),
+      columns: params.columns ? params.columns.split(",") : own,
     };
   }
 
@@ -136,8 +137,8 @@
     }
 
     function drawControls() {
-      fill(quick, quickStates(state, setFilter));
-      fill(groups, parts.select("Group", groupOptions(state, result.columns), state.group, (group) => set({ group, page: 0 })));
+      refill(quick, quickStates(state, setFilter));
+      refill(groups, parts.select("Group", groupOptions(state, result.columns), state.group, (group) => set({ group, page: 0 })));
     }
 
     function drawChosen() {
@@ -154,7 +155,7 @@
         setFilter((state.q + " " + word).trim());
       }) : null);
       summary.textContent = result.matched === result.total ? count(result.total, "run") : `${number(result.matched)} of ${count(result.total, "run")}`;
-      fill(pages, pager(result, (to) => set({ page: to }).then(() => box.scrollIntoView({ block: "nearest" }))));
+      refill(pages, pager(result, (to) => set({ page: to }).then(() => box.scrollIntoView({ block: "nearest" }))));
       fill(problem, result.problem ? parts.message(result.problem, "bad") : null, result.rows.length ? null : emptyMessage());
       fill(foreign, foreignNote(result.foreign || []));
     }
@@ -169,11 +170,17 @@
       try {
         const found = await answer(state, page.signal);
         if (mine !== turn || page.signal.aborted) return;
+        const last = Math.max(0, Math.ceil(found.matched / SIZE) - 1);
+        if (state.page > last) return void (await set({ page: last })); // fewer runs than when the link was sent
         result = found;
         draw();
         box.dataset.loaded = String(mine);
       } catch (error) {
         if (page.signal.aborted || mine !== turn) return;
+        if (error.status === 401) {
+          if (!box.dataset.loaded) throw error;
+          return void Headway.comeBack(); // another start of headway dash has another token
+        }
         fill(problem, parts.message(error.message, "bad"));
         announce(error.message);
       }
@@ -195,9 +202,10 @@
     fill(page.root, h("div.page-head", null, h("h1", null, "Runs"), summary),
       h("div.toolbar", null, filter, quick, groups, columns), problem, box, pages, foreign, bar);
     makeTable();
+    writeState(state);
     drawControls();
     drawChosen();
-    page.onLeave(Headway.live.watch({ table: true }, { table: change }));
+    page.onLeave(Headway.live.watch({ table: true }, { table: change, back: load }));
     return load();
   }
 

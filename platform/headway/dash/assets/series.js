@@ -2,15 +2,16 @@
 "use strict";
 (function (Headway) {
   const POINTS = 1000;
+  const MOST_NAMES = 100; // more are asked for apart
   const waiting = new Map();
 
   function ask(run, params, signal) {
     const name = JSON.stringify([run, params.x, params.from, params.to]);
-    if (!waiting.has(name)) {
+    if (!waiting.has(name) || waiting.get(name).names.size >= MOST_NAMES) {
       const batch = { names: new Set(), answer: null };
       waiting.set(name, batch);
       batch.answer = new Promise((done) => setTimeout(done)).then(() => {
-        waiting.delete(name);
+        if (waiting.get(name) === batch) waiting.delete(name);
         return request(run, { ...params, names: [...batch.names].sort().join(",") }, signal);
       });
     }
@@ -19,7 +20,11 @@
 
   function request(run, params, signal) {
     const path = "api/run/" + run + "/series";
-    if (Headway.api.exported) return Headway.api.get(path, { x: params.x, points: POINTS });
+    if (Headway.api.exported) {
+      return Headway.api.get(path, { x: params.x, points: POINTS }).catch(() => {
+        throw new Error(`x: ${params.x}, but ${run} has none in this export; use step`);
+      });
+    }
     return Headway.api.get(path, { ...params, points: POINTS }, signal);
   }
 

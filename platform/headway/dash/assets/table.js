@@ -47,7 +47,8 @@
    * @param {Object} options
    *   columns: [{key, label, cell(row), value(row), numeric, rowHead, fixed, hide: "phone"|"narrow"}];
    *   caption: what it is, for screen readers; keyOf(row): a row's name;
-   *   sort: "key" or "-key"; onSort(sort): sorts elsewhere (without it the table sorts by itself).
+   *   sort: "key" or "-key"; onSort(sort): sorts elsewhere (without it the table sorts by itself);
+   *   sorted(sort): told how the table sorts by itself from now on.
    */
   function make(options) {
     const { columns, caption, keyOf = (row, at) => String(at), onSort } = options;
@@ -62,8 +63,9 @@
     function pick(column) {
       sort = nextSort(sort, column);
       drawHead();
-      if (onSort) onSort(sort);
-      else draw();
+      if (onSort) return void onSort(sort);
+      if (options.sorted) options.sorted(sort);
+      draw();
     }
 
     function drawHead() {
@@ -91,7 +93,7 @@
         const group = headings ? headings(row) : null;
         if (group && group.key !== heard) {
           heard = group.key;
-          lines.push(h("tr.group", null, h("th", { scope: "rowgroup", colspan: columns.length }, group.content)));
+          lines.push(h("tr.group", { "data-group": group.key }, h("th", { scope: "rowgroup", colspan: columns.length }, group.content)));
         }
         lines.push(drawRow(row, at));
       });
@@ -114,11 +116,12 @@
     const active = document.activeElement;
     const row = body.contains(active) && active.closest("tr");
     if (!row) return null;
-    return { key: row.dataset.key, at: [...row.querySelectorAll("a, button, input")].indexOf(active) };
+    return { key: row.dataset.key, group: row.dataset.group, at: [...row.querySelectorAll("a, button, input")].indexOf(active) };
   }
 
   function giveFocus(body, focus) {
-    const row = body.querySelector(`tr[data-key="${CSS.escape(focus.key || "")}"]`);
+    const [name, key] = focus.group === undefined ? ["key", focus.key] : ["group", focus.group];
+    const row = body.querySelector(`tr[data-${name}="${CSS.escape(key || "")}"]`);
     const target = row && row.querySelectorAll("a, button, input")[focus.at];
     if (target) target.focus({ preventScroll: true });
   }
