@@ -57,6 +57,8 @@ def show(
     from headway.sweep.folder import find_sweep
 
     found = find_sweep(runs, sweep)
+    for problem in found.problems():
+        tell(f"headway: {problem}")
     result, status = found.result(), found.status()
     if plots:
         _draw(found)

@@ -117,7 +117,9 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         keeper = Keeper(shelf, recipe.trainer, judge_from=judge_from, save_every_s=job.save_every_s)
         ending = Ending(job, keeper, recorder, data=data, test=test, checkpoint=checkpoint)
         try:
-            hooks: list[Hooks] = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else []), ending]
+            listeners: list[Hooks] = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else [])]
+            hooks = [*listeners, ending]
+            ending.listeners = listeners
             with _record_failure(job), closing(shelf):
                 if job.stepper is not None:
                     job.stepper.trainer(recipe, place, hooks).fit(objective)
@@ -277,16 +279,27 @@ class Ending(Hooks):
         self.recorder = recorder
         self.test = test
         self.checkpoint = checkpoint
+        self.listeners: list[Hooks] = []
+        """Who else hears of a validation."""
         self.final: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:
         """Puts the run where its checkpoint left it."""
         objective = cast(Objective, pl_module)
         if self.checkpoint is not None:
+            validation_due = self.checkpoint.position.get("validation_due", False)
             self.keeper.restore(trainer, objective, self.checkpoint)
             self.checkpoint = None
+            if validation_due:
+                self._validate(trainer, objective)
         if objective.step >= objective.schedule.total_steps:
             trainer.should_stop = True
+
+    def _validate(self, trainer: Any, objective: Objective) -> None:
+        """Makes the validation that a signal came before."""
+        objective.validation_metrics = objective.evaluate(objective.validation_feed, "val")
+        for listener in self.listeners:
+            listener.on_validation_end(trainer, objective)
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:
         """Leaves the training where a signal asked for it; the keeper has saved the position."""

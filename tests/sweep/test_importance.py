@@ -218,6 +218,15 @@ def test_a_metric_of_many_decades_has_a_logarithmic_axis(
     assert sorted(asked) == ["x log", "y log", "y log"]
 
 
+def test_rates_and_losses_of_any_size_are_drawn_without_a_word(write_sweep: WriteSweep) -> None:
+    space = {"optim.lr": {"loguniform": [1e-300, 1e305]}, "optim.weight_decay": {"uniform": [0, 1.7e308]}}
+    rates = (1e-300, 1e-2, 1e305)
+    trials = [({"optim.lr": rate, "optim.weight_decay": 1.7 * rate}, rate) for rate in rates]
+    trials.append(({"optim.lr": 1e300, "optim.weight_decay": 1.7e308}, 1.7e308))
+    # Warnings are errors.
+    assert len(write_plots(SweepFolder(write_sweep(trials, space=space)))) == 2
+
+
 def test_a_path_of_one_value_makes_no_picture(write_sweep: WriteSweep) -> None:
     trials = [({"optim.lr": rate, "model.dropout": 0.1}, rate) for rate in (0.01, 0.02, 0.03)]
     written = write_plots(SweepFolder(write_sweep(trials, space=dumped(SPACE))))

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +26,7 @@ from headway.sweep import SweepResult, sweep
 from headway.sweep._callbacks import Returns
 from headway.sweep._trial_run import TrialJob, TrialRun
 from headway.sweep._tune import quiet_environment, ray_session
+from headway.sweep.ledger import Ledger
 
 EXCHANGE = 10  # steps of an epoch: 1,257 digits in batches of 128
 TREE: dict[str, Any] = {
@@ -112,6 +113,23 @@ def test_a_population_in_processes_takes_turns_and_none_is_left_out(ray: None, t
     assert {number for number, _ in reports[:4]} == {0, 1, 2, 3}
     assert [step for _, step in reports] == sorted(step for _, step in reports)
     assert not (tmp_path / "p" / "ray").exists()
+
+
+def test_those_that_wait_for_their_turn_do_not_count_as_running(
+    ray: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pause, seen = Ledger.pause, []
+
+    def pause_and_count(ledger: Ledger, numbers: Collection[int]) -> bool:
+        changed = pause(ledger, numbers)
+        seen.append(ledger.counts)
+        return changed
+
+    monkeypatch.setattr(Ledger, "pause", pause_and_count)
+    search(tmp_path, {"sweep.max_concurrent": 1})
+    assert max(counts.running for counts in seen) == 1
+    assert max(counts.paused for counts in seen) == 3
+    assert all(vars(counts)["total"] == sum(vars(counts).values()) - 4 == 4 for counts in seen)
 
 
 # ---- what is lent ----------------------------------------------------------------------------------------

@@ -24,8 +24,11 @@ def now(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return turned
 
 
-def counts(done: int, *, stopped: int = 0, failed: int = 0, running: int = 2, total: int = 13) -> Counts:
-    return Counts(total, total - done - stopped - failed - running, running, done, stopped, failed)
+def counts(
+    done: int, *, stopped: int = 0, failed: int = 0, running: int = 2, paused: int = 0, total: int = 13
+) -> Counts:
+    pending = total - done - stopped - failed - running - paused
+    return Counts(total, pending, running, done, stopped, failed, paused)
 
 
 def ledger(at: Counts, best: Trial | None = None) -> Any:
@@ -69,6 +72,12 @@ def test_the_line_has_counts_best_and_time_left(now: SimpleNamespace, capsys: py
     shown.update()
     (line,) = capsys.readouterr().err.splitlines()
     assert line == ("s  5/13 trials  2 running  2 done  3 stopped  0 failed  best val/loss 0.25 (s-0003)  1:20 left")
+
+
+def test_those_that_wait_do_not_count_as_running(now: SimpleNamespace) -> None:
+    shown = SweepProgress(ledger(counts(1, running=2, paused=4)))
+    assert shown.summary() == "1/13 trials  2 running  4 paused  1 done  0 stopped  0 failed"
+    assert shown.short_summary() == "1/13  2 running  4 paused"
 
 
 def test_before_a_trial_ended_no_time_is_promised(now: SimpleNamespace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ import psutil
 import pytest
 import yaml
 
+from headway.checkpoint import store
+from headway.cli import run as headway
 from headway.config.errors import UserError
 from headway.run import RunFolder, read_metrics
-from headway.sweep import sweep
+from headway.sweep import SweepResult, sweep
 from headway.sweep._tune import quiet_environment, ray_session
 from headway.sweep.journal import Event, Journal, read_journal
 
@@ -38,6 +41,7 @@ TREE: dict[str, Any] = {
     },
 }
 STARTS_WITHIN_S = 120
+HEADWAY = [sys.executable, "-m", "headway"]
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +130,78 @@ def test_a_sweep_goes_on_from_a_torn_journal(ray: None, tmp_path: Path, capsys: 
     assert {trial.status for trial in again.trials} == {"done"}
 
 
+# ---- files that a disk has lost a part of ---------------------------------------------------------------
+
+
+def cuts(content: bytes) -> list[int]:
+    """Returns where to cut: nothing left, a part, all but the last."""
+    return sorted({0, 1, *(len(content) * part // 7 for part in range(1, 7)), len(content) - 2})
+
+
+@pytest.fixture(scope="module")
+def two_trials(ray: None, tmp_path_factory: pytest.TempPathFactory) -> SweepResult:
+    runs = tmp_path_factory.mktemp("runs")
+    changes = {"sweep.trials": 2, "trainer.max_epochs": 1, "sweep.metric": "val/accuracy", "sweep.mode": "max"}
+    return sweep(TREE, changes, runs=runs, name="s", progress=False)
+
+
+@pytest.mark.parametrize("name", ["plan.json", "status.json", "sweep.yaml", "trials.jsonl", "journal.jsonl"])
+def test_a_state_file_that_was_cut_is_made_up_for(
+    name: str, two_trials: SweepResult, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = Path(two_trials.sweep_dir)
+    file, runs = folder / name, folder.parent
+    content = file.read_bytes()
+    for cut in cuts(content):
+        file.write_bytes(content[:cut])
+        capsys.readouterr()
+        assert headway(["sweeps", "show", "s", "--runs", str(runs), "--json"]) == 0, cut
+        said = capsys.readouterr()
+        shown = json.loads(said.out)
+        if name in ("plan.json", "status.json"):
+            assert f"{name} is damaged; its copy" in said.err
+        assert (shown["metric"], shown["mode"], shown["status"]) == ("val/accuracy", "max", "done"), cut
+        # What a row says besides its run is gone with it.
+        assert [trial["value"] for trial in shown["trials"]] == [trial.value for trial in two_trials.trials], cut
+        again = sweep(resume="s", runs=runs, progress=False)
+        assert again.trials == two_trials.trials, cut
+        assert again.best == two_trials.best
+        whole = json.loads((folder / "plan.json").read_text())
+        assert whole["tree"]["sweep"]["trials"] == 2
+    assert not list(runs.glob("*aside*"))
+
+
+def test_both_copies_lost_take_one_line(
+    two_trials: SweepResult, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(two_trials.sweep_dir, tmp_path / "s")
+    for file in ("plan.json", "plan.copy.json"):
+        (tmp_path / "s" / file).write_bytes((tmp_path / "s" / file).read_bytes()[:-9])
+    capsys.readouterr()
+    assert headway(["sweep", "--resume", "s", "--runs", str(tmp_path)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("plan.json is damaged; start a new sweep with the recipe")
+    (tmp_path / "s" / "sweep.yaml").write_text("")
+    assert headway(["sweeps", "show", "s", "--runs", str(tmp_path)]) == 2
+    assert "its sweep section cannot be read" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_folder_of_a_trial_that_tried_something_else_is_put_aside(ray: None, tmp_path: Path) -> None:
+    changes = {"sweep.trials": 2, "trainer.max_epochs": 1}
+    first = sweep(TREE, changes, runs=tmp_path, name="s", progress=False)
+    # As if a searcher that learns had proposed it before the journal lost that.
+    other = tmp_path / "s-0001" / "recipe.yaml"
+    recipe = yaml.safe_load(other.read_text())
+    recipe["optim"]["lr"] = 0.123
+    other.write_text(yaml.safe_dump(recipe))
+    (tmp_path / "s" / "journal.jsonl").write_text("")
+    again = sweep(resume="s", runs=tmp_path, progress=False)
+    assert again.trials == first.trials
+    (aside,) = tmp_path.glob("s-0001-aside-*")
+    assert yaml.safe_load((aside / "recipe.yaml").read_text())["optim"]["lr"] == 0.123
+    assert "resumed" not in RunFolder(tmp_path / "s-0001").read_json("manifest.json")
+
+
 # ---- kills ---------------------------------------------------------------------------------------------
 
 
@@ -142,6 +218,23 @@ def wait_for(process: subprocess.Popen[bytes], folder: Path, num_reports: int) -
             return
         time.sleep(0.05)
     raise AssertionError(f"the sweep ended with {process.poll()} before {num_reports} reports")
+
+
+def wait_until(holds: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + STARTS_WITHIN_S
+    while not holds():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def kill(process: subprocess.Popen[bytes], *, whole_tree: bool) -> None:
+    victims = [psutil.Process(process.pid)]
+    if whole_tree:
+        victims += victims[0].children(recursive=True)
+    for victim in victims:
+        victim.kill()
+    process.wait(timeout=30)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -163,12 +256,7 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, fuse: str, target: 
     process = start(tmp_path, *changes, "trainer.max_epochs=40")
     try:
         wait_for(process, tmp_path, 30)
-        victims = [psutil.Process(process.pid)]
-        if target == "tree":
-            victims += victims[0].children(recursive=True)
-        for victim in victims:
-            victim.kill()
-        process.wait(timeout=30)
+        kill(process, whole_tree=target == "tree")
     finally:
         end(process)
     runs = tmp_path / "runs"
@@ -195,6 +283,33 @@ def test_a_killed_sweep_goes_on_where_it_was(tmp_path: Path, fuse: str, target: 
             assert resumed[0]["at_step"] >= reached[number]
         steps = [row["step"] for row in read_metrics(run.metrics) if "val/loss" in row]
         assert steps == sorted(set(steps))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fuse", "target"), [("on", "driver"), ("off", "driver"), ("off", "tree")])
+def test_between_rare_validations_a_kill_loses_what_is_newer_than_the_last_checkpoint(
+    tmp_path: Path, fuse: str, target: str
+) -> None:
+    changes = [f"sweep.fuse={fuse}", "sweep.max_concurrent=2", "sweep.trials=2"]
+    process = start(tmp_path, *changes, "trainer.max_steps=100000000", "trainer.validate_every=50000000")
+    runs = [RunFolder(tmp_path / "runs" / f"s-{number:04d}") for number in range(2)]
+    try:
+        wait_until(lambda: all(run.status().get("checkpoint", 0) > 0 for run in runs), process)
+        kill(process, whole_tree=target == "tree")
+    finally:
+        end(process)
+    time.sleep(1.0)  # processes of trials end with their driver
+    saved = [store.steps(run.checkpoints)[-1] for run in runs]
+    again = subprocess.Popen([*HEADWAY, "sweep", "--resume", "s"], cwd=tmp_path, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: all(run.read_json("manifest.json").get("resumed") for run in runs), again)
+        again.send_signal(signal.SIGTERM)
+        assert again.wait(timeout=60) == 143
+    finally:
+        end(again)
+    for run, step in zip(runs, saved, strict=True):
+        assert [part["at_step"] for part in run.read_json("manifest.json")["resumed"]] == [step]
+        assert store.steps(run.checkpoints)[-1] >= step
 
 
 @pytest.mark.slow

@@ -145,6 +145,18 @@ def test_hyperband_pauses_and_goes_on_with_the_better_half(ray: None, tmp_path: 
         assert steps == sorted(set(steps))
 
 
+@pytest.mark.parametrize(("trials", "stops"), [(7, False), (8, True)])
+def test_hyperband_says_where_its_first_bracket_stops_nothing(
+    ray: None, tmp_path: Path, capsys: pytest.CaptureFixture[str], trials: int, stops: bool
+) -> None:
+    settings = {"sweep.trials": trials, "trainer.max_epochs": 9, "sweep.fuse": "on"}
+    changes = {**settings, "sweep.scheduler": {"kind": "hyperband", "reduction": 2}}
+    found = sweep(TREE, changes, runs=tmp_path, name="h")
+    said = "hyperband stops none of 7 trials: its first bracket, of 7, lets all finish" in capsys.readouterr().err
+    assert said is not stops
+    assert stops or {trial.status for trial in found.trials} == {"done"}
+
+
 # Processes do not start at once: trials that end before the next has begun would have nobody to take weights from.
 @pytest.mark.parametrize(("fuse", "synchronous"), [("on", False), ("on", True), ("off", True)])
 def test_a_population_takes_weights_and_keeps_changed_settings_apart(

@@ -14,12 +14,16 @@ if TYPE_CHECKING:
 
     from headway.run import RunFolder
 
-WRITE_INTERVAL_S = 6.0
-"""Seconds after which a checkpoint that is kept is written when the next one comes."""
+WRITE_INTERVAL_S = 5.0
+"""Seconds after which a run in memory has a checkpoint made and written, at the end of the chunk of steps it is in."""
 
 
 class Shelf(Protocol):
     """Keeps the checkpoints of a run."""
+
+    @property
+    def is_due(self) -> bool:
+        """Returns whether a checkpoint should be made now, though no validation asks for one; on one rank alone."""
 
     def save(self, checkpoint: Checkpoint, *, keep: Collection[int], status: dict[str, Any]) -> None:
         """Keeps a checkpoint and those of the steps `keep`, drops all others, and has the run's status say so."""
@@ -40,6 +44,11 @@ class AtOnce:
 
     def __init__(self, run: RunFolder) -> None:
         self.run = run
+
+    @property
+    def is_due(self) -> bool:
+        """Returns False: ranks agree on an interval by what they report to each other."""
+        return False
 
     def save(self, checkpoint: Checkpoint, *, keep: Collection[int], status: dict[str, Any]) -> None:
         """Writes it."""
@@ -73,6 +82,11 @@ class Behind:
         self._on_disk: set[int] = set()
         self._written = time.monotonic()
 
+    @property
+    def is_due(self) -> bool:
+        """Returns whether the newest on the disk is as old as may be lost: by the clock, as others' steps take time."""
+        return time.monotonic() - self._written >= WRITE_INTERVAL_S
+
     def save(self, checkpoint: Checkpoint, *, keep: Collection[int], status: dict[str, Any]) -> None:
         """Keeps it, and writes where that is due."""
         # A step may be saved again with another position, such as that of a run that is to stop.
@@ -81,7 +95,7 @@ class Behind:
         self._keep = set(keep)
         self._kept = {step: kept for step, kept in self._kept.items() if step in self._keep}
         self._status = status
-        if time.monotonic() - self._written >= WRITE_INTERVAL_S:
+        if self.is_due:
             self.close()
 
     def weights(self, step: int) -> dict[str, Tensor]:

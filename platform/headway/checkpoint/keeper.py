@@ -47,10 +47,13 @@ class Keeper(Hooks):
         """Saves at the interval, and when asked to stop; ends the training at its last step."""
         objective = cast("Objective", pl_module)
         every = self.settings.checkpoint_every
-        due = every is not None and batch.first // every != objective.step // every
         self._unsaved_s += objective.report.elapsed_s
-        if objective.report.stop or due or self._unsaved_s >= self.save_every_s:
-            self.save(trainer, objective)
+        due = every is not None and batch.first // every != objective.step // every
+        due = due or self._unsaved_s >= self.save_every_s or self.shelf.is_due
+        validates = objective.schedule.validates_at(objective.step)
+        # A validation saves when it is through; whoever went on from a position before it would leave it out.
+        if objective.report.stop or (due and not validates):
+            self.save(trainer, objective, validation_due=validates)
         if objective.step >= objective.schedule.total_steps:
             trainer.should_stop = True
 
@@ -88,13 +91,19 @@ class Keeper(Hooks):
         else:
             self.stalled += 1
 
-    def save(self, trainer: Any, objective: Objective) -> None:
-        """Saves a checkpoint of the present step; all ranks take part, rank 0 writes."""
+    def save(self, trainer: Any, objective: Objective, *, validation_due: bool = False) -> None:
+        """Saves a checkpoint of the present step; all ranks take part, rank 0 writes.
+
+        Args:
+            trainer: whose strategy has the weights.
+            objective: what is trained.
+            validation_due: whether whoever goes on from here begins with the validation of this step.
+        """
         self._unsaved_s = 0.0
         with objective.clock.during("checkpoint"):
-            self._save(trainer, objective)
+            self._save(trainer, objective, validation_due=validation_due)
 
-    def _save(self, trainer: Any, objective: Objective) -> None:
+    def _save(self, trainer: Any, objective: Objective, *, validation_due: bool) -> None:
         engine = cast(Engine, trainer.strategy)
         weights, optimizer = engine.gather_weights(), engine.gather_optimizer()
         rng, carried = (
@@ -102,7 +111,12 @@ class Keeper(Hooks):
             objective.carried.gather(objective.engine_world_size if objective.train_feed.carries else 1),
         )
         if trainer.is_global_zero:
-            position = {"step": objective.step, "best": self.best, "stalled": self.stalled}
+            position = {
+                "step": objective.step,
+                "best": self.best,
+                "stalled": self.stalled,
+                "validation_due": validation_due,
+            }
             self.shelf.save(
                 Checkpoint(weights, optimizer, position, rng, carried),
                 keep={objective.step} | ({self.best["step"]} if self.best else set()),

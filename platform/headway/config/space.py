@@ -134,6 +134,8 @@ class Distribution(Section):
 
 SchedulerKind = Literal["fifo", "asha", "hyperband", "median", "pbt", "pb2"]
 POPULATIONS = ("pbt", "pb2")
+PAUSING = ("hyperband", *POPULATIONS)
+"""Schedulers that have trials wait."""
 
 
 class Scheduler(Section):

@@ -23,13 +23,15 @@ from headway.dash.entries import MAX_RECIPE_BYTES
 from headway.dash.files import Outside, folder_below, read_below
 from headway.dash.recipes import read_config
 from headway.dash.runs import Runs
+from headway.sweep.copies import copy_of
 from headway.sweep.folder import SweepFolder
 from headway.sweep.importance import measure_importance, scale_of
 from headway.sweep.result import Trial
 
 MAX_JOURNAL_BYTES = 256 << 20
 ANSWERS_WITHIN_S = 1.5
-_FILES = ("sweep.yaml", "status.json", "trials.jsonl", "journal.jsonl", "plan.json")
+_STATE = ("status.json", "plan.json")
+_FILES = ("sweep.yaml", "trials.jsonl", "journal.jsonl", *_STATE, *map(copy_of, _STATE))
 _OF_A_TRIAL = ("recipe.yaml", "status.json", "metrics.jsonl", "lineage.jsonl")
 Event = dict[str, Any]
 

@@ -29,7 +29,7 @@ class StackDraws(Draws):
         self._kept = {layer: 1.0 / (1.0 - rate_K) for layer, rate_K in rates.items()}
         self._num_samples = self._num_distinct = 0
         self._which_K: Tensor | None = None
-        self._scales: dict[int, Tensor] = {}
+        self._scales: dict[tuple[int, tuple[int, ...]], Tensor] = {}
         self._asked: dict[int, tuple[tuple[int, ...], torch.dtype]] = {}
         self.row: Tensor | None = None
         """Which row is asked for: under vmap all of them, as one batched number."""
@@ -54,6 +54,19 @@ class StackDraws(Draws):
             self._which_K = torch.tensor([places[key] for key in keys], device=self.device)
         self._scales.clear()
 
+    def bits(self, layer: int, row_shape: Sequence[int]) -> Tensor:
+        """Returns int32 (N, *row_shape) of the row that is asked for, uniform over [0, 2**31)."""
+        bits_KN = self._bits(layer, row_shape)
+        if len(bits_KN) == 1:
+            return bits_KN[0]
+        assert self.row is not None
+        return bits_KN[self.row]
+
+    def _bits(self, layer: int, row_shape: Sequence[int]) -> Tensor:
+        """Returns int32 (K, N, *row_shape); of one row alone where all draw alike."""
+        bits = super().bits(layer, row_shape).view(self._num_distinct, self._num_samples, *row_shape)
+        return bits if self._which_K is None else bits[self._which_K]
+
     def scale(self, layer: int, row_shape: Sequence[int], rate: float, dtype: torch.dtype) -> Tensor:
         """Returns (N, *row_shape) of the row that is asked for; `rate` is the template's and means nothing."""
         self._asked[layer] = tuple(row_shape), dtype
@@ -69,10 +82,10 @@ class StackDraws(Draws):
 
     def _scale(self, layer: int, row_shape: Sequence[int], dtype: torch.dtype) -> Tensor:
         """Returns (K, N, *row_shape)."""
-        if layer not in self._scales:
-            bits = self.bits(layer, row_shape).view(self._num_distinct, self._num_samples, *row_shape)
-            bits = bits if self._which_K is None else bits[self._which_K]
+        key = layer, tuple(row_shape)
+        if key not in self._scales:
+            bits = self._bits(layer, row_shape)
             column = (-1, *[1] * (1 + len(row_shape)))
             kept = self._kept[layer].to(dtype).view(column)
-            self._scales[layer] = torch.where(bits >= self._least[layer].view(column), kept, 0.0)
-        return self._scales[layer]
+            self._scales[key] = torch.where(bits >= self._least[layer].view(column), kept, 0.0)
+        return self._scales[key]

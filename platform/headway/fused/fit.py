@@ -82,7 +82,6 @@ def make_row(
     shelf: DataShelf,
     reporter: Callable[[Recipe, OnReport], OnReport] | None = None,
     argv: Sequence[str] = (),
-    save_every_s: float | None = None,
 ) -> Row:
     """Returns a row that trains a recipe into a run folder, from its newest checkpoint, and waits at each validation.
 
@@ -92,7 +91,6 @@ def make_row(
         shelf: where data is kept.
         reporter: makes what the run calls with each validation, from the recipe and from what waits there.
         argv: the command line that the run's manifest has.
-        save_every_s: seconds of training after which the position is saved, besides at validations.
     """
     # A process that dies takes nothing with it that the operating system has.
     run = replace(run, flush=False)
@@ -116,7 +114,6 @@ def make_row(
             on_report=on_report,
             progress=False,
             stepper=row,
-            save_every_s=save_every_s,
         )
         try:
             train(job, data)

@@ -11,8 +11,11 @@ if TYPE_CHECKING:
 
 Key = tuple[object, ...]
 
-_MODELS = {"logistic", "mlp", "convnet", "alexnet", "resnet", "ngram", "gpt", "rnn", "lstm", "gru"}
-_OBJECTIVES = {"classify", "regress", "causal_lm"}
+_MODELS = {
+    "logistic", "mlp", "convnet", "alexnet", "resnet", "autoencoder", "ngram", "rnn", "lstm", "gru", "gpt", "bert",
+    "transformer",
+}  # fmt: skip
+_OBJECTIVES = {"classify", "regress", "reconstruct", "causal_lm", "masked_lm", "seq2seq"}
 _TECHNIQUES = {"penalty"}
 _PRECISIONS = {"fp32", "fp64"}
 
@@ -23,7 +26,7 @@ def why_not(recipe: Recipe, data: Data) -> str | None:
     if isinstance(recipe.objective, ModuleConfig) or recipe.model is None:
         return "a LightningModule of your own makes its own steps"
     if recipe.model.kind not in _MODELS:
-        return f"model.kind {recipe.model.kind} has operations that cannot be batched over trials"
+        return f"model.kind {recipe.model.kind} is a net of your own, which may have operations that no stack batches"
     objective = recipe.objective.kind if recipe.objective else recipe.model.default_objective(data.spec)
     if objective not in _OBJECTIVES:
         return f"objective.kind {objective} is not one of {', '.join(sorted(_OBJECTIVES))}"

@@ -37,8 +37,9 @@ class Row:
         work: trains it; called in the thread with the row, which is its stepper.
     """
 
-    # Each call goes to every row in turn. Its position can be saved between calls alone.
-    chunk_aim = ChunkAim(seconds=1.0, first=8)
+    # Each call goes to every row in turn. Its position can be saved between calls alone: of a slow net even a few steps
+    # that nobody has measured yet would take longer than may be lost.
+    chunk_aim = ChunkAim(seconds=1.0)
     """How much a row asks for at a time."""
 
     def __init__(self, name: str, work: Callable[[Row], None]) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
@@ -310,8 +311,18 @@ class _Feeds:
             batch = found[keys[0]][0]
             return batch, dict.fromkeys(batch), counts
         batches = [found[key][0] for key in keys]
-        stacked = {name: torch.stack([batch[name] for batch in batches]) for name in batches[0]}
+        filled_with = self._objectives[0].filled_with
+        stacked = {name: _stack([batch[name] for batch in batches], filled_with.get(name)) for name in batches[0]}
         return stacked, dict.fromkeys(stacked, 0), counts
+
+
+def _stack(tensors: Sequence[Tensor], filled_with: int | None) -> Tensor:
+    """Returns tensors of one shape side by side; (B, S) that are as long as their longest sample are filled up."""
+    if filled_with is None:
+        return torch.stack(list(tensors))
+    longest = max(tensor.shape[1] for tensor in tensors)
+    padded = [F.pad(tensor, (0, longest - tensor.shape[1]), value=filled_with) for tensor in tensors]
+    return torch.stack(padded)
 
 
 class RowNet:
@@ -320,8 +331,8 @@ class RowNet:
     def __init__(self, template: nn.Module, weights: dict[str, Tensor], *, training: bool = True) -> None:
         self.template, self.weights, self.training = template, weights, training
 
-    def __call__(self, *arguments: Any) -> Any:
-        return functional_call(self.template, self.weights, arguments)
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return functional_call(self.template, self.weights, arguments, named)
 
 
 def _get(name: str, _weight: nn.Parameter, state: dict[str, Any]) -> Tensor | None:

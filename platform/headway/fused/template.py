@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from torch import nn
 
 from headway.fused.recurrent import run_rows
-from headway.nn.attention import CausalSelfAttention
+from headway.nn.attention import CausalSelfAttention, MultiHeadAttention
 from headway.nn.dropout import Dropout
 from headway.nn.recurrent import RecurrentLayer
 from headway.nn.variational_dropout import VariationalDropout
@@ -26,7 +26,7 @@ def build_template(nets: Sequence[nn.Module]) -> tuple[nn.Module, dict[int, list
         if isinstance(module, Dropout | VariationalDropout):
             rates[module.stream] = of_rows = [_rate(net.get_submodule(name)) for net in nets]
             module.rate = 0.5 if any(of_rows) else 0.0
-        elif isinstance(module, CausalSelfAttention):
+        elif isinstance(module, CausalSelfAttention | MultiHeadAttention):
             module.fused = False
         elif isinstance(module, RecurrentLayer):
             module.runner = run_rows

@@ -28,7 +28,7 @@ from torch import Tensor, cat, nn
 from headway.config.contracts import DataSpec, State
 from headway.config.errors import UserError
 from headway.models._sizes import HeadsConfig
-from headway.nn.attention import MultiHeadAttention, attend_fused, join_heads, split_heads
+from headway.nn.attention import MultiHeadAttention
 from headway.nn.beam_search import PADDING
 from headway.nn.draws import Draws
 from headway.nn.dropout import Dropout
@@ -194,18 +194,18 @@ class DecoderLayer(nn.Module):
         present: State = {}
 
         def look_back(inner_BTD: Tensor) -> Tensor:
-            key_BHTK, value_BHTK = _keys_values(self.attention, inner_BTD)
+            key_BHTK, value_BHTK = self.attention.keys_values(inner_BTD)
             present["key"] = cat([past["key"], key_BHTK], 2) if past else key_BHTK
             present["value"] = cat([past["value"], value_BHTK], 2) if past else value_BHTK
-            return _look_up(self.attention, inner_BTD, present["key"], present["value"], causal=True)
+            return self.attention.look_up(inner_BTD, present["key"], present["value"], causal=True)
 
         def look_at_source(inner_BTD: Tensor) -> Tensor:
             if past:
                 key_BHSK, value_BHSK = past["memory_key"], past["memory_value"]
             else:
-                key_BHSK, value_BHSK = _keys_values(self.memory_attention, memory_BSD)
+                key_BHSK, value_BHSK = self.memory_attention.keys_values(memory_BSD)
             present["memory_key"], present["memory_value"] = key_BHSK, value_BHSK
-            return _look_up(self.memory_attention, inner_BTD, key_BHSK, value_BHSK, mask=mask_B11S)
+            return self.memory_attention.look_up(inner_BTD, key_BHSK, value_BHSK, mask=mask_B11S)
 
         x_BTD = self.attention_sum(x_BTD, look_back, rng)
         x_BTD = self.memory_sum(x_BTD, look_at_source, rng)
@@ -247,23 +247,3 @@ class ResidualSum(nn.Module):
 def _mask(source_BS: Tensor) -> Tensor:
     """Returns bool (B, 1, 1, S), False for padding."""
     return (source_BS != PADDING)[:, None, None, :]
-
-
-def _keys_values(attention: MultiHeadAttention, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns an attention's keys and values of a memory, (B, H, S, K) both."""
-    key_BHSK = split_heads(attention.key(memory_BSD), attention.num_heads)
-    return key_BHSK, split_heads(attention.value(memory_BSD), attention.num_heads)
-
-
-def _look_up(
-    attention: MultiHeadAttention,
-    x_BTD: Tensor,
-    key_BHSK: Tensor,
-    value_BHSK: Tensor,
-    *,
-    mask: Tensor | None = None,
-    causal: bool = False,
-) -> Tensor:
-    """Returns (B, T, D): an attention with keys and values that are known already."""
-    query_BHTK = split_heads(attention.query(x_BTD), attention.num_heads)
-    return attention.output(join_heads(attend_fused(query_BHTK, key_BHSK, value_BHSK, mask, causal=causal)))

@@ -59,7 +59,7 @@ class MultiHeadAttention(nn.Module):
         width: D, a multiple of `num_heads`.
         num_heads: H.
         bias: whether the projections have one.
-        fused: whether torch's kernel runs, or the readable reference.
+        fused: whether torch's kernel runs, or the readable reference, which `torch.vmap` can batch.
     """
 
     def __init__(self, width: int, num_heads: int, *, bias: bool = True, fused: bool = True) -> None:
@@ -76,17 +76,31 @@ class MultiHeadAttention(nn.Module):
         self, x_BTD: Tensor, memory_BSD: Tensor | None = None, *, mask: Tensor | None = None, causal: bool = False
     ) -> Tensor:
         """Returns (B, T, D): queries from `x`, keys and values from the memory, or from `x` where there is none."""
-        memory_BSD = x_BTD if memory_BSD is None else memory_BSD
-        query_BHTK = split_heads(self.query(x_BTD), self.num_heads)
+        key_BHSK, value_BHSK = self.keys_values(x_BTD if memory_BSD is None else memory_BSD)
+        return self.look_up(x_BTD, key_BHSK, value_BHSK, mask=mask, causal=causal)
+
+    def keys_values(self, memory_BSD: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the keys and values of a memory, (B, H, S, K) both."""
         key_BHSK = split_heads(self.key(memory_BSD), self.num_heads)
-        value_BHSK = split_heads(self.value(memory_BSD), self.num_heads)
+        return key_BHSK, split_heads(self.value(memory_BSD), self.num_heads)
+
+    def look_up(
+        self,
+        x_BTD: Tensor,
+        key_BHSK: Tensor,
+        value_BHSK: Tensor,
+        *,
+        mask: Tensor | None = None,
+        causal: bool = False,
+    ) -> Tensor:
+        """Returns (B, T, D): queries from `x` to keys and values that are known already."""
+        query_BHTK = split_heads(self.query(x_BTD), self.num_heads)
         if self.fused:
-            mixed_BHTK = attend_fused(query_BHTK, key_BHSK, value_BHSK, mask, causal=causal)
-        else:
-            if causal:
-                past_TS = causal_mask(x_BTD.shape[1], memory_BSD.shape[1], x_BTD.device)
-                mask = past_TS if mask is None else mask & past_TS
-            mixed_BHTK, _ = attend(query_BHTK, key_BHSK, value_BHSK, mask)
+            return self.output(join_heads(attend_fused(query_BHTK, key_BHSK, value_BHSK, mask, causal=causal)))
+        if causal:
+            past_TS = causal_mask(query_BHTK.shape[2], key_BHSK.shape[2], x_BTD.device)
+            mask = past_TS if mask is None else mask & past_TS
+        mixed_BHTK, _ = attend(query_BHTK, key_BHSK, value_BHSK, mask)
         return self.output(join_heads(mixed_BHTK))
 
 

@@ -26,8 +26,6 @@ class ChunkAim(NamedTuple):
     """What a chunk's number of steps is fitted to."""
 
     seconds: float = 0.1
-    first: int = 1
-    """Steps of the first chunk, before any was measured."""
 
 
 A_TENTH = ChunkAim()
@@ -46,6 +44,10 @@ class Schedule:
     keyed: bool = True
     """Whether masks come from keyed streams, rather than from the library's generator."""
     steps_per_call: int | ChunkAim = A_TENTH
+
+    def validates_at(self, step: int) -> bool:
+        """Returns whether a validation follows once so many steps are made."""
+        return step % self.validate_every == 0 or step >= self.total_steps
 
 
 @dataclass
@@ -74,7 +76,8 @@ class Pace:
 
     def __init__(self, steps_per_call: int | ChunkAim) -> None:
         self.aim = steps_per_call if isinstance(steps_per_call, ChunkAim) else None
-        self.steps = steps_per_call.first if isinstance(steps_per_call, ChunkAim) else steps_per_call
+        # Of a chunk that nobody has measured yet, one step.
+        self.steps = 1 if isinstance(steps_per_call, ChunkAim) else steps_per_call
 
     def measure(self, chunk: Chunk, elapsed_s: float) -> None:
         """Takes in how long a chunk took."""

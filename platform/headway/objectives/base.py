@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self, cast
 
@@ -86,6 +86,8 @@ class Objective(nn.Module):
     automatic_optimization = False
     counts_rows = True
     """Whether every row counts as one, so that the global count needs no communication."""
+    filled_with: ClassVar[Mapping[str, int]] = {}
+    """What stands behind the shorter samples of a batch, by tensor, where batches are as long as their longest."""
     is_stacked = False
     """Whether `outcome` is called under vmap, for several runs at once."""
     trainer: Any

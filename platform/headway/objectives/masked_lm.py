@@ -6,7 +6,7 @@ hidden token counts as one; in the second mean each row weighs as much as it has
 divides both, whatever the rows are dealt out to, and where all rows hide equally many, as those of `masked_text` do,
 the second mean is the plain one.
 
-Shapes: B rows, T tokens, N hidden tokens, V vocabulary.
+Shapes: B rows, T tokens, N hidden tokens (in a stack of runs all of them), V vocabulary.
 """
 
 from __future__ import annotations
@@ -57,9 +57,12 @@ class MaskedLM(Objective):
     def outcome(self, net: nn.Module, batch: Batch, state: Any, rng: Draws | None) -> Outcome:
         """Returns both losses summed over hidden tokens, and what was right, summed likewise."""
         asked_BT = batch["target"] != IGNORED
-        token_logits_NV, next_logits_B2 = net(batch["input"], rng, batch.get("segment"), asked_BT=asked_BT)
-        target_N = batch["target"][asked_BT]
-        token_loss = F.cross_entropy(token_logits_NV, target_N, reduction="sum")
+        # Several runs at once ask for different tokens; all of them have a shape in common.
+        asked = None if self.is_stacked else asked_BT
+        token_logits, next_logits_B2 = net(batch["input"], rng, batch.get("segment"), asked_BT=asked)
+        token_logits_NV = token_logits.flatten(0, -2)
+        target_N = batch["target"].flatten() if self.is_stacked else batch["target"][asked_BT]
+        token_loss = F.cross_entropy(token_logits_NV, target_N, ignore_index=IGNORED, reduction="sum")
         token_hits = (token_logits_NV.detach().argmax(1) == target_N).sum()
         # Nothing, but of every weight, so that no rank waits for a gradient that never comes.
         next_loss = next_logits_B2.sum() * 0.0

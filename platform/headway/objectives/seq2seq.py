@@ -9,6 +9,7 @@ Shapes: B pairs, T target tokens, V vocabulary.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from headway.config.contracts import Batch, DataSpec, Outcome
 from headway.config.errors import UserError
+from headway.nn.beam_search import PADDING
 from headway.nn.draws import Draws
 from headway.objectives.base import BuiltIn, Objective
 from headway.objectives.causal_lm import IGNORED
@@ -48,6 +50,7 @@ class Seq2Seq(Objective):
 
     metric_names = Config.metric_names
     counts_rows = False
+    filled_with: ClassVar[Mapping[str, int]] = {"input": PADDING, "decoder_input": PADDING, "target": IGNORED}
 
     def __init__(self, net: nn.Module, *, label_smoothing: float, **parts: Any) -> None:
         super().__init__(net, **parts)

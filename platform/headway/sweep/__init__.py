@@ -8,6 +8,7 @@ What a sweep is, before, while and after it runs:
     search.py       `sweep`: check -> Ray -> result; the whole story on one screen
     ledger.py       the sweep's folder: how each trial stands, how the whole stands
     journal.py      what happened, in its order; resume.py goes on from it
+    copies.py       the sweep's state files, each twice
     progress.py     what a person sees meanwhile
     result.py       what comes out: the trials, the best one, the command that repeats it
     folder.py       opens the folders that sweeps leave; ending.py stops and deletes them, export.py writes tables

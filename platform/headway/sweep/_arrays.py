@@ -20,8 +20,6 @@ from headway.fused.seating import Array
 from headway.sweep._trial_run import TrialJob, TrialRun
 from headway.training import quiet_lightning
 
-_SAVE_EVERY_S = 3.0
-"""Seconds of training after which a row keeps its position in memory, for its shelf to write a few seconds later."""
 Reports = dict[str, dict[str, Any]]
 """What trials report, by their ids; `done` comes with or after the last."""
 
@@ -49,7 +47,6 @@ class TrialArray:
             shelf=self._shelf,
             reporter=trial.reporter,
             argv=trial.argv,
-            save_every_s=_SAVE_EVERY_S,
         )
         self._rows[trial_id] = trial, row
 

@@ -12,6 +12,7 @@ from typing import Any
 from ray.tune import Callback, Stopper
 from ray.tune.progress_reporter import TrialProgressCallback
 
+from headway.config.space import PAUSING
 from headway.supervise.signals import StopFlag
 from headway.sweep._trial import trial_number
 from headway.sweep._trial_run import LENDER
@@ -35,10 +36,18 @@ class Account(TrialProgressCallback):  # type: ignore[misc]  # Ray has no types
     def __init__(self, ledger: Ledger, on_change: Callable[[], None]) -> None:
         self.ledger = ledger
         self.on_change = on_change
+        self._pauses = ledger.plan.search.scheduler.kind in PAUSING
 
     def __getstate__(self) -> dict[str, Any]:
         """Returns nothing: Ray keeps a copy of its callbacks, but the ledger's files are its own record."""
         return {}
+
+    def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
+        """Notes who waits, for others or for room: Ray tells of nothing when it pauses a trial."""
+        if self._pauses:
+            waiting = [trial_number(t.trial_id) for t in trials if t.status in (t.PAUSED, t.PENDING)]
+            if self.ledger.pause(waiting):
+                self.on_change()
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """Notes the sample."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ray.tune.schedulers import TrialScheduler
@@ -40,6 +41,24 @@ def build_scheduler(plan: Plan, proposals: Proposals) -> Any:
     if settings.kind in POPULATIONS:
         return _population(plan, proposals)
     return schedulers.FIFOScheduler()
+
+
+def stops_nothing(plan: Plan, num_trials: int) -> str | None:
+    """Returns a line for a person where no trial will be stopped; None elsewhere.
+
+    Ray fills hyperband's brackets one after another, and begins with the one that lets all of its trials finish. BOHB's
+    form of it begins with the one that stops most.
+    """
+    settings = plan.search.scheduler
+    if settings.kind != "hyperband" or plan.search.searcher == "bohb":
+        return None
+    unstopped = round(math.log(plan.total_steps) / math.log(settings.reduction)) + 1
+    if num_trials > unstopped:
+        return None
+    return (
+        f"hyperband stops none of {num_trials} trials: its first bracket, of {unstopped}, lets all finish; "
+        "asha stops from the first on"
+    )
 
 
 def _population(plan: Plan, proposals: Proposals) -> Any:

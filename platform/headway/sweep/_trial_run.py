@@ -22,6 +22,7 @@ from headway.config.reading import Tree
 from headway.config.space import POPULATIONS, SweepSection
 from headway.recipe import Recipe, load_recipe
 from headway.run import MetricsFile, RunFolder, make_run_folder, read_metrics
+from headway.sweep.folder import values_at
 from headway.sweep.ledger import trial_run_id
 from headway.track.recorder import OnReport
 
@@ -80,7 +81,25 @@ class TrialRun:
         recipe = self.recipe()
         make_run_folder(self.run.path)
         self.run.wait_until_free(_FREE_WITHIN_S)
+        if self._is_anothers(recipe):
+            # Never gone on from, and never lost: an ordinary run of another name.
+            self.run.path.rename(self.run.path.with_name(f"{self.run.id}-aside-{secrets.token_hex(2)}"))
+            make_run_folder(self.run.path)
         return recipe
+
+    def _is_anothers(self, recipe: Recipe) -> bool:
+        """Returns whether the folder has a trial of this number that tried something else.
+
+        A journal that was damaged knows less than its trials' folders; a searcher that learns then proposes others.
+        """
+        if self.job.search.scheduler.kind in POPULATIONS or not self.run.recipe.is_file():
+            return False
+        try:
+            before = yaml.safe_load(self.run.recipe.read_text())
+        except yaml.YAMLError:
+            return False
+        now = yaml.safe_load(recipe.yaml())
+        return any(list(values_at(before, path)) != list(values_at(now, path)) for path in self.job.search.space)
 
     def lend(self, folder: Path) -> None:
         """Copies the newest and the best checkpoint, for whoever goes on from them.

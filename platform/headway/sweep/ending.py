@@ -9,6 +9,7 @@ from pathlib import Path
 import psutil
 
 from headway.config.errors import UserError
+from headway.run import RunFolder
 from headway.sweep.folder import Driver, SweepFolder
 
 POLL_S = 0.2
@@ -85,7 +86,8 @@ def check_deletable(sweep: SweepFolder) -> None:
             f"{sweep.id}: runs {where}, says its status.json; stop it there, or delete {sweep.path} by hand "
             "where that is no longer so"
         )
-    for run in sweep.run_folders().values():
+    # Its status may be damaged; its lock is held by whoever searches.
+    for run in (RunFolder(sweep.path), *sweep.run_folders().values()):
         with run.owned():
             pass
 

@@ -20,7 +20,8 @@ from headway.config.errors import UserError, suggestion
 from headway.config.reading import read_text
 from headway.config.space import SweepSection
 from headway.run import RunFolder, read_metrics
-from headway.sweep.result import SweepResult, Trial, best_trial, command_again
+from headway.sweep.copies import read_either
+from headway.sweep.result import Status, SweepResult, Trial, best_trial, command_again
 
 _RECIPE = "sweep.yaml"
 
@@ -43,7 +44,11 @@ class SweepFolder:
 
     def status(self) -> dict[str, Any]:
         """Returns status.json."""
-        return RunFolder(self.path).status()
+        return read_either(self.path, "status.json")[0]
+
+    def problems(self) -> list[str]:
+        """Returns a line for a person for each state file that is damaged."""
+        return [said for name in ("plan.json", "status.json") if (said := read_either(self.path, name)[1])]
 
     def state(self) -> str:
         """Returns running, done, stopped or failed; died where its process is gone and could not say so."""
@@ -52,14 +57,16 @@ class SweepFolder:
         return "died" if status.get("state") == "running" and gone else str(status.get("state", "?"))
 
     def section(self) -> SweepSection:
-        """Returns what was searched.
+        """Returns what was searched: as plan.json has it, or the recipe, where the plan says nothing of it.
 
         Raises:
-            UserError: sweep.yaml has no sweep section, or one of another version of headway.
+            UserError: neither has a sweep section, or one of another version of headway.
         """
         path = self.path / _RECIPE
+        asked, _ = read_either(self.path, "plan.json")
         try:
-            return SweepSection.model_validate(read_text(path.read_text(), source=str(path))["sweep"])
+            written = asked.get("sweep") or read_text(path.read_text(), source=str(path))["sweep"]
+            return SweepSection.model_validate(written)
         except (OSError, KeyError, TypeError, ValidationError) as error:
             problem = error.errors()[0]["msg"] if isinstance(error, ValidationError) else type(error).__name__
             raise UserError(f"{path}: its sweep section cannot be read ({problem}); was it edited?") from None
@@ -85,13 +92,13 @@ class SweepFolder:
 
     def result(self) -> SweepResult:
         """Returns what the sweep has come to so far."""
-        status, trials = self.status(), self.trials()
-        mode = str(status.get("mode", "min"))
+        status, trials, section = self.status(), self.trials(), self.section()
+        metric, mode = section.metric, section.mode
         best = best_trial(trials, mode)
         return SweepResult(
             sweep_id=self.id,
             sweep_dir=str(self.path),
-            metric=str(status.get("metric", "?")),
+            metric=metric,
             mode=mode,
             trials=trials,
             best=best,
@@ -100,7 +107,7 @@ class SweepFolder:
         )
 
     def _command(self, best: Trial) -> str:
-        asked = RunFolder(self.path).read_json("plan.json")
+        asked, _ = read_either(self.path, "plan.json")
         return command_again(self.section(), tuple(asked.get("command", ())), best, asked.get("fixed", {}))
 
     def _rows(self) -> dict[int, dict[str, Any]]:
@@ -180,17 +187,26 @@ def _ended(row: Mapping[str, Any], run: RunFolder | None) -> Trial:
 def _unended(run: RunFolder, section: SweepSection, *, runs_on: bool) -> Trial:
     """Returns a trial that has no row yet, from its run folder."""
     tree = read_text(run.recipe.read_text(), source=str(run.recipe)) if run.recipe.is_file() else {}
-    config = {path: value for path in section.space for value in _values_at(tree, path)}
+    config = {path: value for path in section.space for value in values_at(tree, path)}
     sign = 1.0 if section.mode == "min" else -1.0
     rows = [row for row in read_metrics(run.metrics) if row.get(section.metric) is not None]
     best = min(rows, key=lambda row: sign * row[section.metric], default=None)
     value, step = (None, None) if best is None else (float(best[section.metric]), int(best["step"]))
-    if runs_on:
-        return Trial(run.id, str(run.path), "running", config, value, step)
-    return Trial(run.id, str(run.path), "failed", config, value, step, "its sweep's process ended")
+    said, reason = _said(run)
+    state: Status = said or ("running" if runs_on else "failed")
+    if said is None and not runs_on:
+        reason = "its sweep's process ended"
+    return Trial(run.id, str(run.path), state, config, value, step, reason)
 
 
-def _values_at(tree: Any, path: str) -> Iterable[Any]:
+def _said(run: RunFolder) -> tuple[Status | None, str | None]:
+    """Returns how a run says that it ended, and why; None where it does not."""
+    status = run.status()
+    state: Status | None = status["state"] if status.get("state") in ("done", "stopped", "failed") else None
+    return state, status.get("reason")
+
+
+def values_at(tree: Any, path: str) -> Iterable[Any]:
     """Yields the value at a dotted path of a recipe, where it has one."""
     for part in path.split("."):
         if not isinstance(tree, dict) or part not in tree:

@@ -4,6 +4,7 @@
       sweep.yaml      the resolved recipe, with its sweep section
       plan.json       what the sweep was asked for, as its author wrote it: what --resume reads
       status.json     state, counts of trials, the best so far, the process that searches; replaced whole
+      *.copy.json     a copy of each of these two, for where a disk has lost one (copies.py)
       journal.jsonl   what happened, in its order (journal.py)
       trials.jsonl    one row a trial, appended when it ends; the last row of a number counts
       lock            held by the one process that searches
@@ -21,14 +22,16 @@ import os
 import secrets
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from headway.config.errors import UserError
+from headway.config.reading import read_text
 from headway.run import MetricsFile, RunFolder, check_run_name, read_metrics, replace_file
 from headway.sweep.check import Plan
+from headway.sweep.copies import write_both
 from headway.sweep.journal import Event, Journal, keep_events
 from headway.sweep.result import Status, Trial, best_trial
 
@@ -64,9 +67,10 @@ def create_sweep_folder(runs: Path, plan: Plan, *, name: str | None) -> RunFolde
 def write_plan(folder: RunFolder, plan: Plan) -> None:
     """Writes what a sweep is, for people and for a resume."""
     replace_file(folder.path / "sweep.yaml", plan.resolved)
-    folder.write_json(
-        "plan.json", {"tree": plan.tree, "trust": plan.trust, "command": plan.command, "fixed": plan.fixed}
-    )
+    asked = {"tree": plan.tree, "trust": plan.trust, "command": plan.command, "fixed": plan.fixed}
+    # The whole recipe is for people: half of it could still be read as one.
+    asked["sweep"] = read_text(plan.resolved, source="sweep.yaml")["sweep"]
+    write_both(folder, "plan.json", asked)
 
 
 @dataclass(frozen=True)
@@ -79,6 +83,8 @@ class Counts:
     done: int
     stopped: int
     failed: int
+    paused: int = 0
+    """Those that have trained and wait for others, or for room."""
 
 
 class Ledger:
@@ -97,6 +103,7 @@ class Ledger:
         self._trials: dict[int, Trial] = {}
         self._reached: dict[int, int] = {}
         self._ended: set[int] = set()
+        self._paused: set[int] = set()
         self._journal: Journal | None = None
         self._written = math.inf
         for event in past:
@@ -159,6 +166,11 @@ class Ledger:
             self._trials[number] = replace(trial, value=value, step=step)
             self._write("running", throttled=True)
 
+    def pause(self, numbers: Collection[int]) -> bool:
+        """Notes which trials wait, begun or not; returns whether it is others than before that have begun."""
+        before, self._paused = self._paused, {number for number in numbers if number in self._trials}
+        return self._paused != before
+
     def learn(self, number: int, value: float, budget: float) -> None:
         """Notes that BOHB was told of a rung."""
         self._note(Event("learn", number, value=value, budget=budget))
@@ -199,13 +211,19 @@ class Ledger:
         """Returns how many trials stand where."""
         total = self.plan.num_trials
         states = [trial.status for trial in self._trials.values()]
-        running, done, stopped, failed = (states.count(state) for state in ("running", *_ENDED))
-        return Counts(total, total - len(states), running, done, stopped, failed)
+        unended, done, stopped, failed = (states.count(state) for state in ("running", *_ENDED))
+        paused = sum(self._trials[number].status == "running" for number in self._paused)
+        return Counts(total, total - len(states), unended - paused, done, stopped, failed, paused)
+
+    @property
+    def num_ended(self) -> int:
+        """Returns how many trials have ended for good."""
+        return len(self._ended)
 
     @property
     def is_over(self) -> bool:
         """Returns whether every trial has ended."""
-        return len(self._ended) >= self.plan.num_trials
+        return self.num_ended >= self.plan.num_trials
 
     @property
     def trials(self) -> list[Trial]:
@@ -260,15 +278,17 @@ class Ledger:
             return
         self._written = now
         best = self.best
-        self.folder.update_status(
-            kind="sweep",
-            state=state,
-            recipe=self.plan.name,
-            metric=self.plan.search.metric,
-            mode=self.plan.search.mode,
-            trials=vars(self.counts),
-            best=None if best is None else vars(best),
-            reason=reason,
-            pid=os.getpid() if state == "running" else None,
-            host=socket.gethostname(),
-        )
+        status = {
+            "kind": "sweep",
+            "state": state,
+            "recipe": self.plan.name,
+            "metric": self.plan.search.metric,
+            "mode": self.plan.search.mode,
+            "trials": vars(self.counts),
+            "best": None if best is None else vars(best),
+            "reason": reason,
+            "pid": os.getpid() if state == "running" else None,
+            "host": socket.gethostname(),
+            "updated": time.time(),
+        }
+        write_both(self.folder, "status.json", {key: value for key, value in status.items() if value is not None})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 # Beyond, a trial that exploded would press the others into one line.
 LARGEST_LINEAR_RATIO = 30.0
+# What is drawn beyond stands there: an axis has margins, and they are numbers too.
+_LARGEST_DRAWN = 1e250
 
 
 def write_plots(sweep: SweepFolder) -> list[Path]:
@@ -44,7 +47,7 @@ def _draw(file: Path, trials: list[Trial], path: str, scale: Scale, *, metric: s
     figure = Figure(figsize=(5.5, 4), dpi=120, layout="constrained")
     axes = figure.subplots()
     places = _places(axes, [trial.config[path] for trial in trials], scale)
-    values = [trial.value or 0.0 for trial in trials]
+    values = [_drawable(trial.value or 0.0) for trial in trials]
     for status, mark in (("done", "o"), ("stopped", "x")):
         chosen = [index for index, trial in enumerate(trials) if trial.status == status]
         if chosen:
@@ -66,8 +69,14 @@ def _places(axes: Axes, values: Sequence[Any], scale: Scale) -> list[float]:
     if scale != "choice":
         if scale == "log":
             axes.set_xscale("log")
-        return [float(value) for value in values]
+        return [_drawable(float(value)) for value in values]
     names = [value if isinstance(value, str) else json.dumps(value) for value in values]
     known = sorted(set(names))
     axes.set_xticks(range(len(known)), known, rotation=30 if len(known) > 4 else 0)
     return [float(known.index(name)) for name in names]
+
+
+def _drawable(value: float) -> float:
+    """Returns the nearest number of which an axis knows what is a little more and a little less."""
+    size = min(max(abs(value), 1 / _LARGEST_DRAWN), _LARGEST_DRAWN) if value else 0.0
+    return math.copysign(size, value)

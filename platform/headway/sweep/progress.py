@@ -69,8 +69,9 @@ class SweepProgress:
     def summary(self) -> str:
         """Returns counts and the best trial in one line."""
         counts, best = self.ledger.counts, self.ledger.best
+        waiting = f"{counts.paused} paused  " if counts.paused else ""
         line = (
-            f"{ended(counts)}/{counts.total} trials  {counts.running} running  {counts.done} done  "
+            f"{ended(counts)}/{counts.total} trials  {counts.running} running  {waiting}{counts.done} done  "
             f"{counts.stopped} stopped  {counts.failed} failed"
         )
         if best is None:
@@ -80,7 +81,7 @@ class SweepProgress:
     def short_summary(self) -> str:
         """Returns the same for beside a bar: without what is none, and the best trial by its number alone."""
         counts, best = self.ledger.counts, self.ledger.best
-        numbers = {"running": counts.running, "stopped": counts.stopped, "failed": counts.failed}
+        numbers = {name: getattr(counts, name) for name in ("running", "paused", "stopped", "failed")}
         words = [f"{ended(counts)}/{counts.total}", *(f"{number} {name}" for name, number in numbers.items() if number)]
         if best is not None:
             number = best.run_id.rpartition("-")[2]

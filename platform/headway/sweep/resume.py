@@ -12,6 +12,7 @@ from headway.config.errors import UserError
 from headway.config.overrides import parse_assignments
 from headway.run import RunFolder
 from headway.sweep.check import Plan, check_sweep
+from headway.sweep.copies import copy_of, read_either
 from headway.sweep.journal import Event, read_journal
 from headway.sweep.ledger import write_plan
 
@@ -48,11 +49,11 @@ def remember(
             raise UserError(
                 f"{path}: a sweep goes on with the recipe that it has; only {', '.join(_MAY_CHANGE)} may change"
             )
-    asked = folder.read_json("plan.json")
+    asked, damaged = read_either(folder.path, "plan.json")
     plan = check_sweep(asked["tree"], changes, trust={*asked.get("trust", ()), *trust})
     plan = replace(plan, command=tuple(asked.get("command", ())))
     events, problems = read_journal(folder.path / "journal.jsonl")
-    for problem in problems:
+    for problem in [damaged, *problems] if damaged else problems:
         print(f"headway: {problem}", file=sys.stderr)  # noqa: T201
     proposed = sum(event.kind == "propose" for event in events)
     if plan.num_trials < proposed:
@@ -63,9 +64,9 @@ def remember(
 
 def _find(runs: Path, sweep: str) -> RunFolder:
     for path in (Path(sweep), runs / sweep):
-        if (path / "plan.json").is_file():
+        if any((path / name).is_file() for name in ("plan.json", copy_of("plan.json"))):
             folder = RunFolder(path.resolve())
-            if "tree" not in folder.read_json("plan.json"):
+            if "tree" not in read_either(folder.path, "plan.json")[0]:
                 raise UserError(f"--resume: {folder.path / 'plan.json'} is damaged; start a new sweep with the recipe")
             return folder
     raise UserError(f"--resume: there is no sweep {sweep!r} in {runs}/; `headway sweeps` lists them")

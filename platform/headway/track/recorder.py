@@ -164,11 +164,11 @@ class Listener(Hooks):
         objective = cast("Objective", pl_module)
         answer: bool | tuple[str, int] = True
         if trainer.is_global_zero:
-            last_loss = objective.report.rows[-1]["train/loss"]
+            # None are there where a run goes on with a validation.
+            rows = objective.report.rows
+            trained = {"train/loss": rows[-1]["train/loss"]} if rows else {}
             try:
-                answer = self.on_report(
-                    {"step": objective.step, "train/loss": last_loss, **validation_report(objective)}
-                )
+                answer = self.on_report({"step": objective.step, **trained, **validation_report(objective)})
             except Stopped as stopped:
                 answer = str(stopped), stopped.signal_number
         if objective.engine_world_size > 1:
