@@ -41,12 +41,12 @@
 
   const ENVIRONMENT = ["packages", "hardware", "python", "environment", "env", "machine", "devices", "gpus", "cpu", "host", "versions", "platform", "system"];
 
-  function manifestParts(manifest) {
+  function manifestParts(manifest, title) {
     const pairs = flat(manifest).filter(([, inner]) => typeof inner !== "string" || inner.length < 2000);
     const isEnvironment = ([name]) => ENVIRONMENT.includes(name.split(".")[0]);
     const long = Object.entries(flatObject(manifest)).filter(([, inner]) => typeof inner === "string" && inner.length >= 2000);
     return {
-      manifest: pairs.length ? searchable("Manifest", pairs.filter((pair) => !isEnvironment(pair))) : null,
+      manifest: pairs.length ? searchable(title, pairs.filter((pair) => !isEnvironment(pair))) : null,
       environment: pairs.some(isEnvironment) ? searchable("Environment", pairs.filter(isEnvironment)) : null,
       long: long.map(([name, text]) => h("details.part", null, h("summary", null, name), h("pre.log", { tabindex: "0" }, text))),
     };
@@ -71,8 +71,9 @@
   /** Fills the tab that sums a run up. */
   function overview(page, run, box) {
     const { row } = run;
+    const foreign = row.source === "wandb";
     const facts = parts.facts([
-      ["State", parts.state(row.state)], ["Reason", row.reason], ["Recipe", row.recipe], ["Started", row.started ? stamp(row.started) : null],
+      ["State", parts.state(row.state)], ["Reason", row.reason], [foreign ? "Project" : "Recipe", row.recipe], ["Started", row.started ? stamp(row.started) : null],
       ["Updated", row.updated ? stamp(row.updated) : null],
       ["Sweep", row.sweep ? h("a", { href: Headway.address.link("sweep", row.sweep) }, row.sweep) : null],
       ["Job", row.job ? h("a", { href: Headway.address.link("jobs", "", { job: row.job }) }, row.job) : null],
@@ -80,7 +81,7 @@
     ]);
     const status = flat(run.status).filter(([name]) => !["state", "reason"].includes(name));
     const settings = Object.entries(run.recipe || {});
-    const { manifest, environment, long } = manifestParts(run.manifest || {});
+    const { manifest, environment, long } = manifestParts(run.manifest || {}, foreign ? "Weights & Biases" : "Manifest");
     fill(box, headline(run), problems(run.problems), h("div.columns", null,
       h("div", null, parts.section("Run", facts), status.length ? searchable("Status", status) : null, resumed(run.resumed), manifest),
       h("div", null, settings.length ? searchable("Settings", settings) : null, environment)), long);

@@ -34,21 +34,25 @@
 
   const TABS = { ...Headway.runTabs, charts, logs };
 
+  /** What W&B's runs never have, and headway's may yet get, is left out of theirs. */
   function tabList(run) {
+    const foreign = run.row.source === "wandb";
+    const speeds = run.metrics.some((name) => name.startsWith("perf/"));
     return [
       { key: "overview", label: "Overview" },
       { key: "charts", label: "Charts", count: run.metrics.filter((name) => !name.startsWith("health/")).length },
-      { key: "health", label: "Health" },
-      { key: "throughput", label: "Throughput" },
+      { key: "health", label: "Health", gone: foreign && !run.health.kinds.length },
+      { key: "throughput", label: "Throughput", gone: foreign && !speeds },
       { key: "logs", label: "Logs", count: run.logs.length },
-      { key: "checkpoints", label: "Checkpoints", count: run.checkpoints.length },
+      { key: "checkpoints", label: "Checkpoints", count: run.checkpoints.length, gone: foreign },
       { key: "media", label: "Media", count: run.media.length },
-      { key: "recipe", label: "Recipe" },
-    ];
+      { key: "histograms", label: "Histograms", count: run.histograms.length, gone: !run.histograms.length },
+      { key: "recipe", label: "Recipe", gone: foreign },
+    ].filter((tab) => !tab.gone);
   }
 
   function remove(run) {
-    if (RUNNING.includes(run.row.state)) return null;
+    if (RUNNING.includes(run.row.state) || run.row.source !== "headway") return null;
     return Headway.actions.button({
       label: "Delete", path: "api/run/" + run.id + "/delete", title: "Delete this run?",
       what: `The folder of ${run.id}, with its metrics, logs and checkpoints, will be deleted. This cannot be undone.`,
@@ -56,11 +60,22 @@
     });
   }
 
+  function howFar({ step, total_steps: total }) {
+    if (step === null || step === undefined) return null;
+    return total ? parts.progress(step, total) : h("span", null, "step " + Headway.format.number(step));
+  }
+
+  /** A row of tabs that is wider than a phone begins where the open one is seen whole. */
+  function bringIntoView(tab) {
+    const over = tab.offsetLeft + tab.offsetWidth - tab.parentElement.offsetLeft - tab.parentElement.clientWidth;
+    if (over > 0) tab.parentElement.scrollLeft = over;
+  }
+
   function head(run) {
     const { row } = run;
     const state = h("span", { id: "run-state" }, parts.state(row.state, row.reason));
     const compare = h("a.button", { href: link("compare", "", { runs: run.id }) }, "Compare");
-    return h("div.page-head", null, h("h1", null, row.title || run.id), state, parts.progress(row.step, row.total_steps),
+    return h("div.page-head", null, h("h1", null, row.title || run.id), state, howFar(row),
       h("div.page-tools", null, compare, remove(run)));
   }
 
@@ -72,6 +87,7 @@
     const top = h("div", null, head(run));
     fill(page.root, h("p.crumbs", null, h("a", { href: link("runs") }, "Runs")), top,
       parts.tabs(tabList(run), open, (key) => link("run", run.id, { tab: key === "overview" ? "" : key }), "Run"), box);
+    page.root.querySelectorAll(".tabs [aria-current]").forEach(bringIntoView);
     page.title(run.row.title || run.id);
     const grow = await TABS[open](page, run, box);
     const again = Headway.dom.throttle(page, async () => {
