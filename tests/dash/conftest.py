@@ -76,6 +76,12 @@ def serve() -> Callable[..., contextlib.AbstractContextManager[Served]]:
 
 
 @pytest.fixture(scope="session")
+def serve_runs() -> Callable[..., contextlib.AbstractContextManager[Served]]:
+    """Returns what runs `headway dash` over a folder, with more of its arguments."""
+    return serving
+
+
+@pytest.fixture(scope="session")
 def served(made_runs: Path) -> Iterator[Served]:
     """Returns `headway dash` over the made runs."""
     with serving(made_runs) as server:
@@ -129,6 +135,25 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
     for context in contexts:
         context.close()
     assert complaints == []
+
+
+@pytest.fixture(scope="session")
+def finger() -> Callable[..., None]:
+    """Returns a function that puts a finger on the page, moves it in eight steps, and lifts it: a tap without a way."""
+
+    def touch(page: Any, at: tuple[float, float], way: tuple[float, float] | None = None) -> None:
+        devtools = page.context.new_cdp_session(page)
+
+        def tell(kind: str, *points: dict[str, float]) -> None:
+            devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+        tell("touchStart", {"x": at[0], "y": at[1]})
+        for part in range(1, 9) if way else ():
+            tell("touchMove", {"x": at[0] + way[0] * part / 8, "y": at[1] + way[1] * part / 8})
+        tell("touchEnd")
+        devtools.detach()
+
+    return touch
 
 
 def _hear(told: Any, complaints: list[str], expect: str) -> None:

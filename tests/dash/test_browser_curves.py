@@ -87,16 +87,16 @@ def test_zoom_asks_for_finer_points_and_a_double_click_shows_all_again(look, ser
     page.wait_for_function("() => location.hash.includes('range=100..200')")
 
 
-def test_a_finger_along_the_axis_zooms_and_one_along_the_page_scrolls(look, served) -> None:
+def test_a_finger_along_the_axis_zooms_and_one_along_the_page_scrolls(look, served, finger) -> None:
     page = look(served.url + "#/run/long?tab=charts", size=(360, 780), touch=True)
     drawn(page)
-    swipe(page, start=(0.6, 0.5), move=(12, -180))
+    finger(page, on_loss(page, 0.6), (12, -180))
     page.wait_for_function("() => scrollY > 80")
     assert "range=" not in page.url
     assert page.locator(LOSS + " .zoom-shade").is_hidden()
     page.locator(LOSS).scroll_into_view_if_needed()
     before = page.evaluate("scrollY")
-    swipe(page, start=(0.3, 0.5), move=(120, 9))
+    finger(page, on_loss(page, 0.3), (120, 9))
     page.wait_for_function("() => location.hash.includes('range=')")
     begin, end = (float(part) for part in page.url.partition("range=")[2].partition("&")[0].split(".."))
     assert 0 < begin < begin + 20_000 < end < 60_000
@@ -106,19 +106,32 @@ def test_a_finger_along_the_axis_zooms_and_one_along_the_page_scrolls(look, serv
     page.wait_for_function("() => !location.hash.includes('range')")
 
 
-def swipe(page: Any, *, start: tuple[float, float], move: tuple[float, float]) -> None:
-    """Draws a finger over the loss: from shares of the chart's size, as far as so many pixels."""
+def on_loss(page: Any, share: float) -> tuple[float, float]:
+    """Returns the point at a share of the width of the loss's chart, half-way up."""
     box = page.locator(LOSS + " .chart").bounding_box()
-    begin = [box["x"] + start[0] * box["width"], box["y"] + start[1] * box["height"]]
-    devtools = page.context.new_cdp_session(page)
+    return box["x"] + share * box["width"], box["y"] + box["height"] / 2
 
-    def finger(kind: str, *points: dict[str, float]) -> None:
-        devtools.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
 
-    finger("touchStart", {"x": begin[0], "y": begin[1]})
-    for part in range(1, 9):
-        finger("touchMove", {"x": begin[0] + move[0] * part / 8, "y": begin[1] + move[1] * part / 8})
-    finger("touchEnd")
+def test_a_tap_right_after_a_finger_has_zoomed_counts(look, served, finger) -> None:
+    page = look(served.url + "#/run/long?tab=charts", size=(360, 780), touch=True)
+    drawn(page)
+    page.evaluate(
+        """() => {
+            window.left = 0; // moves of the finger that the browser may take for a scroll of its own
+            window.zoomed = []; // whether the charts were zoomed when the finger was lifted
+            window.addEventListener('touchmove', (event) => { window.left += event.defaultPrevented ? 0 : 1 });
+            window.addEventListener('touchend', () => window.zoomed.push(location.hash.includes('range=')));
+        }"""
+    )
+    box = page.locator("#whole-range").bounding_box()
+    for turn in range(1, 5):
+        finger(page, on_loss(page, 0.3), (120, 9))
+        finger(page, (box["x"] + box["width"] / 2, box["y"] + box["height"] / 2))
+        page.wait_for_function("() => !location.hash.includes('range')")
+        assert page.is_disabled("#whole-range")
+        assert page.evaluate("window.left") == 0
+        assert page.evaluate("window.zoomed") == [True, True] * turn
+        drawn(page)
 
 
 def test_a_band_shows_what_a_point_stands_for(look, served) -> None:

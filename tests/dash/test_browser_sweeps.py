@@ -64,6 +64,27 @@ def test_brushing_an_axis_leaves_the_trials_between(look, served) -> None:
     page.wait_for_function("all => document.querySelectorAll('.trials tbody tr').length === all", arg=everything)
 
 
+def test_a_finger_on_an_axis_brushes_and_one_beside_it_scrolls(look, served, finger) -> None:
+    page = look(served.url + "#/sweep/digits-asha", size=(360, 780), touch=True)
+    page.wait_for_selector("[data-chart=parallel] canvas")
+    everything = trials(page)
+    fewer = "all => document.querySelectorAll('.trials tbody tr').length < all"
+    place = axis_place(page, 3)
+    # A finger is not as exact as a mouse.
+    finger(page, (place["x"] + 12, place["top"] + place["height"] * 0.98), (0, -0.23 * place["height"]))
+    page.wait_for_function(fewer, arg=everything)
+    left = trials(page)
+    finger(page, (place["x"], place["top"] + place["height"] * 0.86), (0, -0.36 * place["height"]))
+    page.wait_for_function("left => document.querySelectorAll('.trials tbody tr').length !== left", arg=left)
+    assert page.evaluate("scrollY") == 0
+    finger(page, (place["x"], place["top"] + 4))
+    page.wait_for_function("all => document.querySelectorAll('.trials tbody tr').length === all", arg=everything)
+    between = (axis_place(page, 2)["x"] + place["x"]) / 2
+    finger(page, (between, place["top"] + place["height"] * 0.9), (0, -0.7 * place["height"]))
+    page.wait_for_function("() => scrollY > 80")
+    assert trials(page) == everything
+
+
 def test_trials_are_filtered_by_words_and_settings(look, served) -> None:
     page = asha(look, served)
     page.fill("input[aria-label='Filter trials']", "state=stopped optim.lr>0.01")

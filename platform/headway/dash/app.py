@@ -153,6 +153,14 @@ class Site:
         points = min(max(ask.whole("points", 200), 2), 2000)
         return run_page.health_map(self.curves, entry, layers, ask.text("kind") or "grad_norm", points=points)
 
+    def histogram(self, run_id: str, ask: Ask) -> dict[str, Any]:
+        """Returns how the values of a name were spread, by step and bin."""
+        entry, name = self.entry(run_id), ask.text("name")
+        offline = self._offline(entry)
+        if offline is None:
+            raise FileNotFoundError(f"{run_id}: has logged no histogram {name[:200]}")
+        return offline.histogram(entry, name, points=min(max(ask.whole("points", 200), 2), 2000))
+
     def run_log(self, run_id: str, ask: Ask) -> dict[str, Any]:
         """Returns a piece of a rank's log."""
         entry = self.entry(run_id)
@@ -278,6 +286,7 @@ def build_app(site: Site) -> Starlette:
         get("/api/run/{id}", lambda request: site.run(_id(request))),
         get("/api/run/{id}/series", lambda request: site.series(_id(request), _ask(request))),
         get("/api/run/{id}/health", lambda request: site.health(_id(request), _ask(request))),
+        get("/api/run/{id}/histogram", lambda request: site.histogram(_id(request), _ask(request))),
         get("/api/run/{id}/log", lambda request: site.run_log(_id(request), _ask(request))),
         Route("/api/run/{id}/file", lambda request: _file(site, request), methods=["GET"]),
         get("/api/compare", lambda request: site.compared(_ask(request))),

@@ -115,6 +115,9 @@ def _of_run(site: Site, run_id: str, folder: Path) -> Iterator[tuple[Question, A
     for kind in health_names(page["metrics"])["kinds"]:
         parameters = {"kind": kind, "points": "200"}
         yield (f"{path}/health", parameters), site.health(run_id, Ask(parameters))
+    for name in page["histograms"]:
+        parameters = {"name": name, "points": "200"}
+        yield (f"{path}/histogram", parameters), site.histogram(run_id, Ask(parameters))
     for rank in page["logs"]:
         parameters = {"from": "-65536", "rank": str(rank)}
         yield (f"{path}/log", parameters), site.run_log(run_id, Ask(parameters))

@@ -6,8 +6,10 @@ several files, which are put together in the order of their steps.
 
 from __future__ import annotations
 
+import re
+import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 from headway.columns import Columns
 from headway.config.errors import UserError
 from headway.dash.entries import Entry, wandb_row
+from headway.dash.histograms import FIELDS, TYPE, Histogram, histogram_of, spread
 from headway.dash.recipes import Config, shared_config
 from headway.dash.run_page import medium_kind
 from headway.wandb_file import OfflineRun, read_offline_run
@@ -23,6 +26,13 @@ _STILL_WRITTEN_S = 120.0
 _GROUPLESS = "wandb"
 _FILES = "files"
 LOG_NAME = "output.log"
+_HEADLINES = (
+    "val/loss", "val_loss", "eval/loss", "eval_loss", "valid/loss", "valid_loss", "validation/loss", "validation_loss",
+    "test/loss", "test_loss", "loss", "train/loss", "train_loss",
+)  # fmt: skip
+"""Metrics of which the first that a run has stands for it in the table."""
+_NO_NAME = re.compile(r"[\x00-\x1f\x7f/\\,]")
+"""What an id here may not have: it is part of addresses, of lists of runs, and of an export's file names."""
 
 
 @dataclass
@@ -32,6 +42,8 @@ class _Found:
     parts: list[tuple[Path, OfflineRun]]
     media: list[dict[str, Any]] = field(default_factory=list)
     """Pictures and tables that were logged: name, step, kind, and path below `files/`."""
+    histograms: list[str] = field(default_factory=list)
+    """Names of those that were logged; their numbers stay in the file until they are asked for."""
 
     @property
     def newest(self) -> OfflineRun:
@@ -60,14 +72,17 @@ class OfflineRuns:
             except UserError as error:
                 self.problems.append(str(error))
                 continue
-            run_id = f"wandb-{run.id or path.stem}"
-            self._runs.setdefault(run_id, _Found([])).parts.append((path, run))
+            self._runs.setdefault(_run_id(run, path), _Found([])).parts.append((path, run))
         for found in self._runs.values():
             found.parts.sort(key=lambda part: part[1].started)
             found.media = _media(found)
+            found.histograms = _take_histograms_out(found)
         if not self._runs and not self.problems:
             raise UserError(f"--wandb: {folder} holds no run-*.wandb; name a folder of offline runs")
         self._columns: dict[str, Columns] = {}
+        self._lock = threading.Lock()
+        self._newest_histograms: tuple[str, dict[str, list[Histogram]]] = ("", {})
+        """Those of the run that was asked for last: its page asks for one name after the other."""
 
     def entries(self) -> list[Entry]:
         """Returns the runs as rows of the table."""
@@ -91,7 +106,8 @@ class OfflineRuns:
         if found is None:
             return None
         run = found.newest
-        return {
+        summary = _numbers_and_words(run.summary)
+        told = {
             "files": [str(path) for path, _ in found.parts],
             "name": run.name,
             "project": run.project,
@@ -101,13 +117,36 @@ class OfflineRuns:
             "notes": run.notes,
             "host": run.host,
             "exit_code": run.exit_code,
-            "summary": _numbers_and_words(run.summary),
+            "summary": {name: value for name, value in summary.items() if not name.startswith("_")},
         }
+        return {name: value for name, value in told.items() if value not in ("", None, {})}
 
     def files(self, entry: Entry) -> dict[str, Any]:
-        """Returns what a run's page lists of its files: media, and its printed output as the log of rank 0."""
+        """Returns what a run's page lists of its files: media, histograms, and its printed output as rank 0's log."""
         found = self._runs[entry.id]
-        return {"media": found.media, "logs": [0] if self.log_folder(entry) is not None else []}
+        logs = [0] if self.log_folder(entry) is not None else []
+        return {"media": found.media, "histograms": found.histograms, "logs": logs}
+
+    def histogram(self, entry: Entry, name: str, *, points: int) -> dict[str, Any]:
+        """Returns how a run's values of a name were spread: {name, steps, edges, shares}.
+
+        Args:
+            entry: the run.
+            name: one of its histograms.
+            points: at most so many steps.
+
+        Raises:
+            FileNotFoundError: the run logged no such histogram.
+            UserError: its file cannot be read any more.
+        """
+        found = self._runs[entry.id]
+        if name not in found.histograms:
+            raise FileNotFoundError(f"{entry.id}: has logged no histogram {name[:200]}")
+        with self._lock:
+            if self._newest_histograms[0] != entry.id:
+                self._newest_histograms = (entry.id, _read_histograms(path for path, _ in found.parts))
+            histograms = self._newest_histograms[1].get(name, [])
+        return {"name": name, **spread(histograms, points=points)}
 
     def log_folder(self, entry: Entry) -> Path | None:
         """Returns the newest folder that holds what the run printed; None where it printed nothing."""
@@ -123,6 +162,11 @@ class OfflineRuns:
         return next((folder for folder in folders if (folder / path).is_file()), None)
 
 
+def _run_id(run: OfflineRun, path: Path) -> str:
+    """Returns the id that a run has here: W&B's own, without what would make another path or list of it."""
+    return "wandb-" + _NO_NAME.sub(lambda found: f"~{ord(found[0]):02X}", run.id or path.stem)
+
+
 def _entry(run_id: str, found: _Found) -> Entry:
     run, first = found.newest, found.parts[0][1]
     rows = [row for _, part in found.parts for row in part.rows]
@@ -132,8 +176,9 @@ def _entry(run_id: str, found: _Found) -> Entry:
     state, reason = _state(found)
     config = _config(run.config)
     summary = _numbers_and_words(run.summary)
-    final = {_metric(name): value for name, value in summary.items() if isinstance(value, int | float)}
-    metric = next((name for name in ("val/loss", "val_loss", "loss", "train/loss") if _metric(name) in final), None)
+    numbers = {name: value for name, value in summary.items() if isinstance(value, int | float)}
+    final = {_metric(name): value for name, value in numbers.items() if not name.startswith("_")}
+    metric = next((name for name in map(_metric, _HEADLINES) if name in final), None)
     row = wandb_row(
         run_id,
         title=run.name or None,
@@ -146,8 +191,8 @@ def _entry(run_id: str, found: _Found) -> Entry:
         started=started,
         updated=updated,
         duration_s=round(updated - started, 3) if started else None,
-        metric=final.get(_metric(metric)) if metric else None,
-        metric_name=_metric(metric) if metric else None,
+        metric=final[metric] if metric else None,
+        metric_name=metric,
         tags=list(run.tags),
         sweep=run.sweep or None,
     )
@@ -211,6 +256,32 @@ def _media(found: _Found) -> list[dict[str, Any]]:
                     shown = f"{name}/{number}" if len(paths) > 1 else name
                     media.append({"name": shown, "step": _step(row), "kind": kind, "path": path})
     return media
+
+
+def _histogram_names(row: dict[str, Any]) -> Iterator[str]:
+    return (name for name, kind in _described(row).items() if kind == TYPE)
+
+
+def _take_histograms_out(found: _Found) -> list[str]:
+    """Returns the names of a run's histograms, and frees its rows of their many numbers."""
+    names: dict[str, None] = {}
+    for row in (row for _, part in found.parts for row in part.rows):
+        for name in list(_histogram_names(row)):
+            names[name] = None
+            for field_name in FIELDS:
+                row.pop(f"{name}.{field_name}", None)
+    return sorted(names)
+
+
+def _read_histograms(paths: Iterable[Path]) -> dict[str, list[Histogram]]:
+    """Returns all histograms in a run's files, by name, in the order of their rows."""
+    found: dict[str, list[Histogram]] = {}
+    for row in (row for path in paths for row in read_offline_run(path).rows):
+        for name in _histogram_names(row):
+            histogram = histogram_of(row, name, step=_step(row))
+            if histogram is not None:
+                found.setdefault(name, []).append(histogram)
+    return found
 
 
 def _step(row: dict[str, Any]) -> int:

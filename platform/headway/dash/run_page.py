@@ -63,6 +63,7 @@ def run_page(runs: Runs, curves: Curves, entry: Entry, *, source: dict[str, Any]
         "manifest": manifest,
         "metrics": names,
         "health": health_names(names),
+        "histograms": [],
         "logs": _listed(problems, "logs", lambda: _logs(root, entry)),
         "checkpoints": _listed(problems, "checkpoints", lambda: _checkpoints(root, entry)),
         "media": _listed(problems, "media", lambda: _media(root, entry)),

@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import time
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from headway.dash.export import answer_key
 from headway.dash.offline_wandb import OfflineRuns
-from headway.wandb_file import read_offline_run
+from headway.wandb_file import LogFile, read_offline_run, write_log
 
 
 def data(folder):
@@ -166,6 +167,49 @@ def test_pictures_tables_and_output_of_wandb_are_shown_and_are_no_metrics(offlin
         assert "epoch 1" in server.get("/api/run/wandb-whole/log?rank=0")["text"]
         assert [row["id"] for row in server.get("/api/runs?q=%22first%20try%22")["rows"]] == ["wandb-whole"]
         assert not any("grid" in name for name in page["manifest"]["summary"])
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_histograms_of_wandb_are_told_by_step_and_bin(offline, serve, tmp_path):
+    with serve(tmp_path, "--wandb", str(offline)) as server:
+        assert server.get("/api/run/wandb-whole")["histograms"] == ["weights"]
+        assert server.get("/api/run/wandb-torn")["histograms"] == []
+        found = server.get("/api/run/wandb-whole/histogram?name=weights")
+        assert (found["name"], found["steps"], len(found["edges"])) == ("weights", [39], 65)
+        assert (found["edges"][0], found["edges"][-1]) == (0.1, 0.2)
+        (shares,) = found["shares"]
+        assert (shares[0], shares[-1], sum(shares)) == (pytest.approx(1 / 3), pytest.approx(2 / 3), pytest.approx(1))
+        for run, name in (("wandb-whole", "plain"), ("wandb-whole", ""), ("wandb-torn", "weights")):
+            assert server.ask(f"/api/run/{run}/histogram?name={name}").status == 404
+
+
+def test_an_export_has_their_histograms(offline, tmp_path):
+    from headway.dash.serve import write_export
+
+    (tmp_path / "runs").mkdir()
+    write_export(tmp_path / "runs", tmp_path / "page", wandb=offline, progress=lambda _: None)
+    answers = data(tmp_path / "page")
+    key = answer_key("api/run/wandb-whole/histogram", {"name": "weights", "points": "200"})
+    assert answers[key]["steps"] == [39]
+
+
+def test_an_id_that_is_a_path_leads_nowhere(offline, tmp_path):
+    from wandb.proto.wandb_internal_pb2 import Record, RunRecord
+
+    from headway.dash.serve import write_export
+
+    (folder,) = (path.parent for path in offline.rglob("run-whole.wandb"))
+    evil = tmp_path / "elsewhere" / folder.name
+    shutil.copytree(folder, evil)
+    records = [*LogFile(evil / "run-whole.wandb").records(), Record(run=RunRecord(run_id="a/../../../../b,c"))]
+    write_log(evil / "run-whole.wandb", records)
+    (tmp_path / "runs").mkdir()
+    write_export(tmp_path / "runs", tmp_path / "deep" / "page", wandb=tmp_path / "elsewhere", progress=lambda _: None)
+    pictures = {path.relative_to(tmp_path).parts[:5] for path in tmp_path.rglob("*.png")}
+    assert pictures == {
+        ("elsewhere", folder.name, "files", "media", "images"),
+        ("deep", "page", "data", "files", "wandb-a~2F..~2F..~2F..~2F..~2Fb~2Cc"),
+    }
 
 
 def test_a_file_that_is_none_of_wandbs_is_told_of(offline):

@@ -102,6 +102,7 @@
     pointer.on("mousemove", (event) => {
       if (start === null) return;
       if (scrolls(event.event, start)) return void leave();
+      if (event.event.touches && start.decided) event.event.preventDefault(); // or the browser takes it for a fling, and the next tap for its end
       shade.hidden = !start.decided || Math.abs(event.offsetX - start.x) < 4;
       shade.style.left = Math.min(start.x, event.offsetX) + "px";
       shade.style.width = Math.abs(event.offsetX - start.x) + "px";

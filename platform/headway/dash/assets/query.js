@@ -36,7 +36,7 @@
 
   function holds(row, word) {
     if (word.column === null) {
-      return ["id", "recipe", "tags", "state"].some((column) => text(value(row, column)).includes(word.wanted));
+      return ["id", "title", "recipe", "tags", "state"].some((column) => text(value(row, column)).includes(word.wanted));
     }
     const own = value(row, word.column);
     const [left, right] = [Number(own), Number(word.wanted)];

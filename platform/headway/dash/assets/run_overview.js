@@ -45,12 +45,12 @@
 
   const ENVIRONMENT = ["packages", "hardware", "python", "environment", "env", "machine", "devices", "gpus", "cpu", "host", "versions", "platform", "system"];
 
-  function manifestParts(manifest, finds) {
+  function manifestParts(manifest, title, finds) {
     const pairs = flat(manifest).filter(([, inner]) => typeof inner !== "string" || inner.length < 2000);
     const isEnvironment = ([name]) => ENVIRONMENT.includes(name.split(".")[0]);
     const long = Object.entries(flatObject(manifest)).filter(([, inner]) => typeof inner === "string" && inner.length >= 2000);
     return {
-      manifest: pairs.length ? searchable("Manifest", pairs.filter((pair) => !isEnvironment(pair)), finds) : null,
+      manifest: pairs.length ? searchable(title, pairs.filter((pair) => !isEnvironment(pair)), finds) : null,
       environment: pairs.some(isEnvironment) ? searchable("Environment", pairs.filter(isEnvironment), finds) : null,
       long: long.map(([name, text]) => h("details.part", null, h("summary", null, name), h("pre.log", { tabindex: "0" }, text))),
     };
@@ -76,8 +76,9 @@
   function overview(page, run, box) {
     const { row } = run;
     const finds = (page.finds = page.finds || new Map());
+    const foreign = row.source === "wandb";
     const facts = parts.facts([
-      ["State", parts.state(row.state)], ["Reason", row.reason], ["Recipe", row.recipe], ["Started", row.started ? stamp(row.started) : null],
+      ["State", parts.state(row.state)], ["Reason", row.reason], [foreign ? "Project" : "Recipe", row.recipe], ["Started", row.started ? stamp(row.started) : null],
       ["Updated", row.updated ? stamp(row.updated) : null],
       ["Sweep", row.sweep ? h("a", { href: Headway.address.link("sweep", row.sweep) }, row.sweep) : null],
       ["Job", row.job ? h("a", { href: Headway.address.link("jobs", "", { job: row.job }) }, row.job) : null],
@@ -85,7 +86,7 @@
     ]);
     const status = flat(run.status).filter(([name]) => !["state", "reason"].includes(name));
     const settings = Object.entries(run.recipe || {});
-    const { manifest, environment, long } = manifestParts(run.manifest || {}, finds);
+    const { manifest, environment, long } = manifestParts(run.manifest || {}, foreign ? "Weights & Biases" : "Manifest", finds);
     refill(box, headline(run), problems(run.problems), h("div.columns", null,
       h("div", null, parts.section("Run", facts), status.length ? searchable("Status", status, finds) : null, resumed(run.resumed), manifest),
       h("div", null, settings.length ? searchable("Settings", settings, finds) : null, environment)), long);

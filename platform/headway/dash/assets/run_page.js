@@ -34,21 +34,25 @@
 
   const TABS = { ...Headway.runTabs, charts, logs };
 
+  /** What W&B's runs never have, and headway's may yet get, is left out of theirs. */
   function tabList(run) {
+    const foreign = run.row.source === "wandb";
+    const speeds = run.metrics.some((name) => name.startsWith("perf/"));
     return [
       { key: "overview", label: "Overview" },
       { key: "charts", label: "Charts", count: run.metrics.filter((name) => !name.startsWith("health/")).length },
-      { key: "health", label: "Health" },
-      { key: "throughput", label: "Throughput" },
+      { key: "health", label: "Health", gone: foreign && !run.health.kinds.length },
+      { key: "throughput", label: "Throughput", gone: foreign && !speeds },
       { key: "logs", label: "Logs", count: run.logs.length },
-      { key: "checkpoints", label: "Checkpoints", count: run.checkpoints.length },
+      { key: "checkpoints", label: "Checkpoints", count: run.checkpoints.length, gone: foreign },
       { key: "media", label: "Media", count: run.media.length },
-      { key: "recipe", label: "Recipe" },
-    ];
+      { key: "histograms", label: "Histograms", count: run.histograms.length, gone: !run.histograms.length },
+      { key: "recipe", label: "Recipe", gone: foreign },
+    ].filter((tab) => !tab.gone);
   }
 
   function remove(run) {
-    if (RUNNING.includes(run.row.state)) return null;
+    if (RUNNING.includes(run.row.state) || run.row.source !== "headway") return null;
     return Headway.actions.button({
       label: "Delete", path: "api/run/" + run.id + "/delete", title: "Delete this run?",
       what: `The folder of ${run.id}, with its metrics, logs and checkpoints, will be deleted. This cannot be undone.`,
@@ -56,12 +60,22 @@
     });
   }
 
+  function howFar({ step, total_steps: total }) {
+    if (step === null || step === undefined) return null;
+    return total ? parts.progress(step, total) : h("span", null, "step " + Headway.format.number(step));
+  }
+
+  /** A row of tabs that is wider than a phone begins where the open one is seen whole. */
+  function bringIntoView(tab) {
+    const over = tab.offsetLeft + tab.offsetWidth - tab.parentElement.offsetLeft - tab.parentElement.clientWidth;
+    if (over > 0) tab.parentElement.scrollLeft = over;
+  }
+
   function head(run) {
     const { row } = run;
     const state = h("span", { id: "run-state" }, parts.state(row.state, row.reason));
-    const far = row.total_steps || row.step === null ? parts.progress(row.step, row.total_steps) : h("span", null, "step ", parts.progress(row.step));
     const compare = h("a.button", { href: link("compare", "", { runs: run.id }) }, "Compare");
-    return h("div.page-head", null, h("h1", null, row.title || run.id), state, far,
+    return h("div.page-head", null, h("h1", null, row.title || run.id), state, howFar(row),
       h("div.page-tools", null, compare, remove(run)));
   }
 
@@ -70,7 +84,7 @@
     const own = {
       overview: [run.row, run.status, run.manifest, run.problems, run.resumed, run.recipe],
       health: [run.health], throughput: run.metrics.filter((name) => name.startsWith("perf/")), logs: run.logs,
-      checkpoints: run.checkpoints, media: run.media, recipe: run.recipe_yaml,
+      checkpoints: run.checkpoints, media: run.media, histograms: run.histograms, recipe: run.recipe_yaml,
     };
     return JSON.stringify(own[tab] ?? null);
   }
@@ -87,6 +101,7 @@
     };
     drawHead();
     fill(page.root, h("p.crumbs", null, h("a", { href: link("runs") }, "Runs")), top, gone, tabs, box);
+    page.root.querySelectorAll(".tabs [aria-current]").forEach(bringIntoView);
     page.title(run.row.title || run.id);
     let known = new Set(run.metrics);
     let tab = await TABS[open](page, run, box);

@@ -22,11 +22,16 @@
     return least === most ? [least - 1e-9, most + 1e-9] : [least, most];
   }
 
+  /** How wide an axis is to a pointer, in pixels: a finger needs more. */
+  function reach() {
+    return window.matchMedia("(pointer: coarse)").matches ? 32 : 18;
+  }
+
   function axisOf(given, dim) {
     const { colour } = Headway.theme;
     const shared = { dim, name: short(given.path), nameGap: 12, nameTextStyle: { color: colour("ink"), fontSize: 11 }, axisLabel: { color: colour("muted"), fontSize: 10.5, backgroundColor: colour("surface"), padding: [1, 3] },
       axisLine: { lineStyle: { color: colour("line") } }, axisTick: { show: false }, splitLine: { show: false },
-      areaSelectStyle: { width: 18, borderWidth: 1, borderColor: colour("accent"), color: colour("accent"), opacity: 0.25 } };
+      areaSelectStyle: { width: reach(), borderWidth: 1, borderColor: colour("accent"), color: colour("accent"), opacity: 0.25 } };
     if (given.kind === "choice") return { ...shared, type: "category", data: (given.choices || []).map(Headway.format.value) };
     return { ...shared, type: given.log ? "log" : "value", scale: true, axisLabel: { ...shared.axisLabel, formatter: Headway.format.tick } };
   }
@@ -72,10 +77,24 @@
       title: "Settings and result", height: 320, draw: () => parallelOption(sweepNow()), tabulate,
       describe: () => `Parallel coordinates of ${Headway.format.count(sweepNow().trials.length, "trial")} over ${sweepNow().axes.map((axis) => axis.path).join(", ")} and ${sweepNow().metric}. The table of trials below has the same.`,
       tools: h("span.note", null, "drag along an axis to choose, click it to let go"),
-      ready: (chart) => chart.on("axisareaselected", () => onBrush(brushed(chart, sweepNow()))),
+      ready: (chart, box) => {
+        chart.on("axisareaselected", () => onBrush(brushed(chart, sweepNow())));
+        scrollBesideAxes(chart, box);
+      },
     });
     card.element.dataset.chart = "parallel";
     return card;
+  }
+
+  /** ECharts takes every finger on a chart that can be brushed: those beside its axes are kept from it, and scroll the page. */
+  function scrollBesideAxes(chart, box) {
+    box.addEventListener("touchstart", (event) => {
+      const { coordinateSystem } = chart.getModel().getComponent("parallel");
+      const x = event.touches[0].clientX - box.getBoundingClientRect().left;
+      const near = coordinateSystem.dimensions.some((dim) => Math.abs(coordinateSystem.getAxisLayout(dim).position[0] - x) <= reach() / 2);
+      if (near) event.preventDefault(); // a selection that is moved scrolls nothing, either
+      else event.stopPropagation();
+    }, { capture: true, passive: false });
   }
 
   function brushed(chart, sweep) {
