@@ -34,11 +34,19 @@ def make_all(folder: Path) -> None:
     make_hostile(folder)
     make_killed(folder)
     until = time.monotonic() + _PATIENCE_S
-    while not all(read_offline_run(path).complete for path in folder.rglob("run-*.wandb")):
+    while not is_written(folder):
         if time.monotonic() > until:
             raise SystemExit(f"{folder}: W&B's process did not write its runs out within {_PATIENCE_S:.0f} s")
         time.sleep(0.05)
     tear(folder)
+
+
+def is_written(folder: Path) -> bool:
+    """Returns whether all that the runs logged and printed is in their files."""
+    files = [*folder.rglob("run-*.wandb")]
+    printed = [path.read_text() for path in folder.rglob("output.log")]
+    said_all = len(printed) == 2 and all(f"step {NUM_STEPS - 1} " in text or HOSTILE in text for text in printed)
+    return said_all and all(read_offline_run(path).complete for path in files)
 
 
 @contextmanager

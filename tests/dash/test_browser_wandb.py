@@ -199,7 +199,7 @@ def test_pictures_and_tables_are_shown_step_by_step(site) -> None:
 def test_what_it_printed_is_its_log(site) -> None:
     page = site(FIRST + "?tab=logs")
     page.wait_for_function("() => document.querySelector('.log').textContent.includes('step 39')")
-    lines = page.inner_text(".log").splitlines()
+    lines = page.get_by_role("region", name="Log").inner_text().splitlines()
     assert [line for line in lines if line.startswith("step ")] == [
         f"step {step} <i>of {NUM_STEPS}</i>" for step in range(NUM_STEPS)
     ]

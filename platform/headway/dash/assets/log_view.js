@@ -19,7 +19,7 @@
    * @param {boolean} follow whether it grows.
    */
   function make(page, path, params, follow) {
-    const text = h("pre.log", { tabindex: "0", "aria-label": "Log" });
+    const text = h("pre.log", { tabindex: "0", role: "region", "aria-label": "Log" });
     const state = h("span.note");
     const follows = Headway.parts.check("Follow", follow && !Headway.api.exported, (on) => on && read());
     const box = follows.querySelector("input");

@@ -62,7 +62,7 @@
     }
     const box = h("div.media-text", null, Headway.parts.message("Reading …"));
     Headway.api.fileText(run.id, media.path).then(
-      (text) => fill(box, media.kind === "table" ? tableOf(media, text) : h("pre.log", { tabindex: "0", "aria-label": media.name }, text)),
+      (text) => fill(box, media.kind === "table" ? tableOf(media, text) : h("pre.log", { tabindex: "0", role: "region", "aria-label": media.name }, text)),
       (problem) => fill(box, Headway.parts.message(problem.message, "bad")));
     return box;
   }

@@ -95,7 +95,7 @@
   /** Fills the tab of the recipe as it was written into the run folder. */
   function recipe(page, run, box) {
     if (!run.recipe_yaml) return fill(box, parts.message("This run has no recipe."));
-    const text = h("pre.log.yaml", { tabindex: "0", "aria-label": "Recipe" }, run.recipe_yaml);
+    const text = h("pre.log.yaml", { tabindex: "0", role: "region", "aria-label": "Recipe" }, run.recipe_yaml);
     return fill(box, h("div.toolbar", null, parts.copyButton("Copy", () => run.recipe_yaml), h("span.note", null, "headway fit recipe.yaml repeats this run")), text);
   }
 
