@@ -82,6 +82,7 @@ def test_the_last_row_of_a_trial_counts_and_a_torn_one_does_not(write_sweep: Wri
 def test_a_trial_that_runs_is_read_from_its_run_folder(write_sweep: WriteSweep) -> None:
     path = write_sweep(TRIALS, state="running")
     (path / "trials.jsonl").write_text("")
+    (path.parent / "s-0001" / "status.json").write_text(json.dumps({"state": "running"}))
     rows = [{"step": 5, "val/loss": 0.9}, {"step": 10, "val/loss": 0.6}, {"step": 15, "val/loss": None}]
     (path.parent / "s-0001" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     trial = SweepFolder(path).trials()[1]
@@ -108,9 +109,12 @@ def test_a_sweep_whose_process_is_gone_has_died_and_its_open_trials_failed(write
     # 2 ** 22 is the most that Linux gives a process.
     path = write_sweep(TRIALS, state="running", pid=2**22 + 1, host=socket.gethostname())
     (path / "trials.jsonl").write_text("")
+    for number in (0, 1):
+        (path.parent / f"s-000{number}" / "status.json").write_text(json.dumps({"state": "running"}))
     sweep = SweepFolder(path)
     assert sweep.state() == "died"
-    assert {trial.status for trial in sweep.trials()} == {"failed"}
+    # The third had said that it was done, though the sweep could not write it down.
+    assert [trial.status for trial in sweep.trials()] == ["failed", "failed", "done"]
 
 
 # ---- sweeps, sweeps show ---------------------------------------------------------------------------

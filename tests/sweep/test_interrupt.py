@@ -45,4 +45,26 @@ def test_ctrl_c_ends_the_sweep_and_leaves_true_statuses(tmp_path: Path) -> None:
     assert whole.status()["trials"]["pending"] == 2
     reached = max(row["step"] for row in read_metrics(trial.metrics) if "val/loss" in row)
     assert trial.status()["state"] == "stopped"
-    assert trial.status()["reason"] == f"stopped with its sweep at step {reached}"
+    assert trial.status()["step"] >= reached
+    assert trial.status()["reason"] == f"stopped with its sweep at step {trial.status()['step']}"
+
+
+def test_ctrl_c_does_not_wait_for_a_validation(tmp_path: Path) -> None:
+    (tmp_path / "long.yaml").write_text(RECIPE)
+    rare = ["trainer.max_epochs=100000000", "trainer.validate_every=1000000000", "sweep.fuse=on"]
+    command = [sys.executable, "-m", "headway", "sweep", "long.yaml", "--name", "long", *rare]
+    process = subprocess.Popen(command, cwd=tmp_path, start_new_session=True, stderr=subprocess.PIPE, text=True)
+    trial = RunFolder(tmp_path / "runs" / "long-0000")
+    try:
+        deadline = time.monotonic() + STARTS_WITHIN_S
+        while not trial.status().get("checkpoint") and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=STARTS_WITHIN_S)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.communicate()
+    assert process.returncode == 130, said
+    assert trial.status()["state"] == "stopped"
+    assert trial.status()["step"] == trial.status()["checkpoint"] > 0

@@ -128,7 +128,8 @@ def test_those_that_wait_for_their_turn_do_not_count_as_running(
     monkeypatch.setattr(Ledger, "pause", pause_and_count)
     search(tmp_path, {"sweep.max_concurrent": 1})
     assert max(counts.running for counts in seen) == 1
-    assert max(counts.paused for counts in seen) == 3
+    # All four, where one has paused and the next has not been chosen yet.
+    assert max(counts.paused for counts in seen) in (3, 4)
     assert all(vars(counts)["total"] == sum(vars(counts).values()) - 4 == 4 for counts in seen)
 
 

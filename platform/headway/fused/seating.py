@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -24,8 +24,13 @@ class Array:
         self.num_threads = num_threads or len(os.sched_getaffinity(0))
         self._stacks: dict[tuple[Row, ...], Stack] = {}
 
-    def advance(self, rows: Sequence[Row]) -> None:
-        """Goes on with rows until at least one has a report or has ended; each that waits for steps is among them."""
+    def advance(self, rows: Sequence[Row], *, stop_requested: Callable[[], bool] = lambda: False) -> None:
+        """Goes on with rows until at least one has a report or has ended; each that waits for steps is among them.
+
+        Args:
+            rows: who goes on.
+            stop_requested: asked between steps that are made together; where it is True they stay where they are.
+        """
         while True:
             for row in rows:
                 if not row.wanted and row.report is None and not row.ended:
@@ -33,7 +38,7 @@ class Array:
             if any(row.feed for row in rows):
                 self._sum_splits([row for row in rows if row.feed])
                 continue
-            if not rows or any(row.report is not None or row.ended for row in rows):
+            if not rows or any(row.report is not None or row.ended for row in rows) or stop_requested():
                 return
             self._make_steps(rows)
 

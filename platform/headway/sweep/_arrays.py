@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,10 +30,14 @@ class TrialArray:
     Args:
         job: what the trials have in common.
         num_threads: threads of the array; every core when absent.
+        stop_requested: asked between steps; where it is True the array returns though nobody has a report.
     """
 
-    def __init__(self, job: TrialJob, num_threads: int | None = None) -> None:
+    def __init__(
+        self, job: TrialJob, num_threads: int | None = None, *, stop_requested: Callable[[], bool] = lambda: False
+    ) -> None:
         self.job = job
+        self._stop_requested = stop_requested
         self.array = Array(num_threads)
         self._shelf = DataShelf()
         self._rows: dict[str, tuple[TrialRun, Row]] = {}
@@ -51,8 +55,9 @@ class TrialArray:
         self._rows[trial_id] = trial, row
 
     def advance(self, trial_ids: Sequence[str]) -> Reports:
-        """Trains rows until at least one has a report or has ended; returns those reports."""
-        self.array.advance([self._rows[trial_id][1] for trial_id in trial_ids])
+        """Trains rows until at least one has a report or has ended, or until a stop; returns the reports."""
+        rows = [self._rows[trial_id][1] for trial_id in trial_ids]
+        self.array.advance(rows, stop_requested=self._stop_requested)
         reports = {}
         for trial_id in trial_ids:
             trial, row = self._rows[trial_id]
@@ -107,8 +112,8 @@ class _ArrayActor(TrialArray):
 class Here:
     """An array in this process: it advances when its reports are taken."""
 
-    def __init__(self, job: TrialJob) -> None:
-        self._array = TrialArray(job)
+    def __init__(self, job: TrialJob, *, stop_requested: Callable[[], bool] = lambda: False) -> None:
+        self._array = TrialArray(job, stop_requested=stop_requested)
         self._asked: tuple[str, ...] | None = None
 
     def ask(self, method: str, *arguments: Any) -> None:

@@ -2,7 +2,7 @@
 
 Nothing but calls goes through the client, while a sweep's account is kept where its trials are proposed. So the whole
 command runs there, on the folder that this machine and the cluster's nodes share, and this process passes on what it
-says, and signals.
+says, and signals. Where this process is killed the command stops as if it had been told to, so that one can go on.
 """
 
 from __future__ import annotations
@@ -30,6 +30,9 @@ from headway.sweep._tune import quiet_environment, ray_session
 from headway.sweep.result import SweepResult, Trial
 
 _POLL_S = 0.5
+_ALONE_S = 15.0
+"""Seconds without a call from the client, after which it counts as gone. Ray gives it half a minute to come back, and
+then kills what it started."""
 # Ray's processes start theirs deaf to Ctrl-C.
 _COMMAND = """
 import signal
@@ -89,7 +92,7 @@ def _error(code: int, message: str) -> HeadwayError:
 
 @ray.remote
 class _Driver:
-    """The command, on the cluster; it ends when this does."""
+    """The command, on the cluster; it ends when this does, and stops where nobody has listened for a while."""
 
     def __init__(self, sweep: str, folder: str) -> None:
         address = ray.get_runtime_context().gcs_address
@@ -104,9 +107,18 @@ class _Driver:
         )
         self._lines: list[str] = []
         self._output = ""
+        self._heard = time.monotonic()
         self._readers = [threading.Thread(target=read, daemon=True) for read in (self._read_lines, self._read_output)]
-        for reader in self._readers:
-            reader.start()
+        for thread in (*self._readers, threading.Thread(target=self._end_alone, daemon=True)):
+            thread.start()
+
+    def _end_alone(self) -> None:
+        """Stops the command, its trials' positions saved, where the client is gone without a word."""
+        while self._process.poll() is None:
+            time.sleep(_POLL_S)
+            if time.monotonic() - self._heard > _ALONE_S:
+                self._process.terminate()
+                return
 
     def _read_lines(self) -> None:
         assert self._process.stderr is not None
@@ -119,6 +131,7 @@ class _Driver:
 
     def listen(self) -> tuple[list[str], dict[str, Any] | None]:
         """Returns the lines since the last call, and once the command has ended what it came to."""
+        self._heard = time.monotonic()
         code = self._process.poll()
         if code is not None:
             for reader in self._readers:

@@ -63,16 +63,19 @@ def check_contract() -> str | None:
 
 
 @contextmanager
-def trials_as_rows(job: TrialJob, *, seats: int, devices: Sequence[Device] = ()) -> Iterator[None]:
+def trials_as_rows(
+    job: TrialJob, *, seats: int, devices: Sequence[Device] = (), stop_requested: Callable[[], bool] = lambda: False
+) -> Iterator[None]:
     """Has Tune train trials as rows.
 
     Args:
         job: what the trials have in common.
         seats: how many an array trains at a time.
         devices: of arrays in processes of their own; none for one array in this process.
+        stop_requested: whether the search is to end, of which an array in this process hears between its steps.
     """
     before = tune_controller.RayActorManager
-    tune_controller.RayActorManager = partial(RowManager, job, seats, tuple(devices))
+    tune_controller.RayActorManager = partial(RowManager, job, seats, tuple(devices), stop_requested)
     # Else each full collection among the rows' steps walks over all that the imports left, which takes 0.3 s.
     frozen_by_others = gc.get_freeze_count() > 0
     gc.freeze()
@@ -105,13 +108,21 @@ class RowManager:
         job: what the trials have in common.
         seats: how many an array trains at a time.
         devices: of arrays in processes of their own; none for one array in this process.
+        stop_requested: whether the search is to end.
         resource_manager: Ray's, which arrays have no use for.
     """
 
-    def __init__(self, job: TrialJob, seats: int, devices: tuple[Device, ...], resource_manager: Any = None) -> None:
+    def __init__(
+        self,
+        job: TrialJob,
+        seats: int,
+        devices: tuple[Device, ...],
+        stop_requested: Callable[[], bool],
+        resource_manager: Any = None,
+    ) -> None:
         self.job, self.seats = job, seats
         self._hosts: dict[Host, Device | None] = {Elsewhere(job, device): device for device in devices} or {
-            Here(job): None
+            Here(job, stop_requested=stop_requested): None
         }
         self._lent = Path(job.runs) / job.sweep_id / "ray" / "lent"
         self._pending: OrderedDict[TrackedActor, dict[str, Any]] = OrderedDict()

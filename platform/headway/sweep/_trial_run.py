@@ -198,7 +198,8 @@ class TrialRun:
                 run.recipe.write_text(yaml.safe_dump(override(self.job.tree, self.sample), sort_keys=False))
             run.update_status(state="failed", reason=str(error))
         elif isinstance(error, Stopped):
-            run.update_status(step=self._reached)
+            # A checkpoint may be newer than the last report.
+            run.update_status(step=max(self._reached, int(run.status().get("checkpoint", 0))))
         elif run.status().get("state") != "failed":
             run.update_status(state="failed", reason=str(error))
 

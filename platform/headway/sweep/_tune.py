@@ -85,10 +85,12 @@ def run_trials(
         with ray_session(_cpus_here(plan, chosen), address=address) as owns_ray:
             choice = chosen or _choose_there(plan)
             say(f"trials are {choice.reason}")
+            if unstopped := _stops_nothing(ledger):
+                say(unstopped)
             room = _room(plan, choice, owns_ray=owns_ray)
             job = _job(ledger, on_gpu=room.gpus > 0)
             # After Ray's start, which installs a handler of its own.
-            with stop_on_signals(flag) if on_main_thread else nullcontext(flag), _rows(job, choice, room):
+            with stop_on_signals(flag) if on_main_thread else nullcontext(flag), _rows(job, choice, room, flag):
                 os.environ["TUNE_MAX_PENDING_TRIALS_PG"] = str(room.pending)
                 try:
                     tuner = build_tuner(ledger, job, flag, on_change, room=room, seats=choice.seats)
@@ -101,6 +103,12 @@ def run_trials(
     return flag.signal_number
 
 
+def _stops_nothing(ledger: Ledger) -> str | None:
+    from headway.sweep._schedulers import stops_nothing
+
+    return stops_nothing(ledger.plan, ledger.plan.num_trials - ledger.num_ended)
+
+
 def _choose_there(plan: Plan) -> Choice:
     """Returns how trials train on the cluster that this process has joined."""
     import ray
@@ -111,14 +119,14 @@ def _choose_there(plan: Plan) -> Choice:
     return choose(plan, processes=0, num_gpus=num_gpus or nodes, here=False)
 
 
-def _rows(job: TrialJob, choice: Choice, room: _Room) -> AbstractContextManager[None]:
+def _rows(job: TrialJob, choice: Choice, room: _Room, flag: StopFlag) -> AbstractContextManager[None]:
     if choice.seats is None:
         return nullcontext()
     from headway.sweep._arrays import Device
     from headway.sweep._rows import trials_as_rows
 
     devices = [Device(room.cpus_per_array, room.gpus)] * choice.arrays
-    return trials_as_rows(job, seats=choice.seats, devices=devices)
+    return trials_as_rows(job, seats=choice.seats, devices=devices, stop_requested=flag)
 
 
 def _job(ledger: Ledger, *, on_gpu: bool) -> TrialJob:
@@ -303,7 +311,11 @@ def ray_session(num_cpus: int, *, address: str | None = None) -> Iterator[bool]:
 
 def _knock(address: str) -> None:
     """Raises an OSError where nobody listens: Ray ends this whole process where a head does not answer."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    from ray._private import services
+
+    # Where a cluster that is gone has left a note of where it was, "auto" is that place.
+    found = services.canonicalize_bootstrap_address(address) if address == "auto" else address
+    host, _, port = str(found).removeprefix("ray://").rpartition(":")
     if host and port.isdigit():
         socket.create_connection((host, int(port)), timeout=_ANSWERS_WITHIN_S).close()
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Beyond, a trial that exploded would press the others into one line.
 LARGEST_LINEAR_RATIO = 30.0
-# What is drawn beyond stands there: an axis has margins, and they are numbers too.
-_LARGEST_DRAWN = 1e250
+# What is beyond is drawn there: an axis has margins and ticks outside of what it shows, which are numbers too.
+_LARGEST_DRAWN = 1e150
 
 
 def write_plots(sweep: SweepFolder) -> list[Path]:
