@@ -59,7 +59,7 @@
   function head(run) {
     const { row } = run;
     const state = h("span", { id: "run-state" }, parts.state(row.state, row.reason));
-    const far = row.total_steps || row.step === null ? parts.progress(row.step, row.total_steps) : h("span", null, "step ", parts.progress(row.step));
+    const far = row.total_steps || row.step === null ? parts.progress(row.step, row.total_steps) : h("span.progress", null, "step " + Headway.format.number(row.step));
     const compare = h("a.button", { href: link("compare", "", { runs: run.id }) }, "Compare");
     return h("div.page-head", null, h("h1", null, row.title || run.id), state, far,
       h("div.page-tools", null, compare, remove(run)));
