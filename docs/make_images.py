@@ -102,7 +102,7 @@ def call(folder: Path, *arguments: str, or_exit_with: tuple[int, ...] = ()) -> N
         raise UserError(f"headway {arguments[0]} ended with exit code {done.returncode}: {done.stderr.strip()[-2000:]}")
 
 
-def wait_for(truth: Callable[[], Any], what: str, *, timeout_s: float = 120) -> None:
+def wait_for(truth: Callable[[], Any], what: str, *, timeout_s: float = 300) -> None:
     """Waits until something is so."""
     until = time.monotonic() + timeout_s
     while not truth():

@@ -62,7 +62,7 @@
 
   function howFar({ step, total_steps: total }) {
     if (step === null || step === undefined) return null;
-    return total ? parts.progress(step, total) : h("span", null, "step " + Headway.format.number(step));
+    return total ? parts.progress(step, total) : h("span.progress", null, "step " + Headway.format.number(step));
   }
 
   /** A row of tabs that is wider than a phone begins where the open one is seen whole. */
