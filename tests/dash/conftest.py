@@ -109,7 +109,7 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
         size: tuple[int, int] = DESKTOP,
         theme: str = "light",
         offline: bool = False,
-        expect: str = "",
+        expect: str | tuple[str, ...] = (),
         touch: bool = False,
     ) -> Any:
         viewport = {"width": size[0], "height": size[1]}
@@ -131,6 +131,7 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
     assert complaints == []
 
 
-def _hear(told: Any, complaints: list[str], expect: str) -> None:
-    if told.type in ("error", "warning") and not (expect and expect in told.text):
+def _hear(told: Any, complaints: list[str], expect: str | tuple[str, ...]) -> None:
+    expected = (expect,) if isinstance(expect, str) else expect
+    if told.type in ("error", "warning") and not any(part in told.text for part in expected):
         complaints.append(f"{told.type}: {told.text} ({told.location})")
