@@ -115,7 +115,7 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
         size: tuple[int, int] = DESKTOP,
         theme: str = "light",
         offline: bool = False,
-        expect: str = "",
+        expect: str | tuple[str, ...] = (),
         touch: bool = False,
     ) -> Any:
         viewport = {"width": size[0], "height": size[1]}
@@ -156,6 +156,7 @@ def finger() -> Callable[..., None]:
     return touch
 
 
-def _hear(told: Any, complaints: list[str], expect: str) -> None:
-    if told.type in ("error", "warning") and not (expect and expect in told.text):
+def _hear(told: Any, complaints: list[str], expect: str | tuple[str, ...]) -> None:
+    expected = (expect,) if isinstance(expect, str) else expect
+    if told.type in ("error", "warning") and not any(part in told.text for part in expected):
         complaints.append(f"{told.type}: {told.text} ({told.location})")

@@ -28,6 +28,12 @@ LAST_STEP = """() => {
 
 
 @pytest.fixture
+def look(look: Callable[..., Any]) -> Callable[..., Any]:
+    """Returns a function that opens an address of a server that ends before the browser does."""
+    return lambda address, expect=UNANSWERED, **more: look(address, expect=(UNANSWERED, expect), **more)
+
+
+@pytest.fixture
 def make(making: Any, tmp_path: Path) -> Make:
     """Returns a function that makes a run in a folder of this test's own."""
     draw = random.Random(0)
@@ -70,7 +76,7 @@ def test_a_page_says_that_its_server_is_gone_and_goes_on_with_the_next_one(look,
     make("before")
     port = free_port()
     with serve(runs, "--port", str(port)) as server:
-        page = look(f"{server.url}#token={server.token}", expect=UNANSWERED)
+        page = look(f"{server.url}#token={server.token}")
         page.wait_for_selector("tr[data-key=before]")
         page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
         assert page.is_hidden("#lost")
@@ -91,7 +97,7 @@ def test_a_page_that_was_opened_without_a_server_comes_by_itself(look, serve, ma
     make("one")
     port = free_port()
     with serve(runs, "--port", str(port)) as server:
-        page = look(server.url + "#/sweeps", expect=UNANSWERED)
+        page = look(server.url + "#/sweeps")
     page.evaluate("() => { location.hash = '#/run/one' }")
     page.wait_for_selector("[data-page=run] .message.bad")
     with serve(runs, "--port", str(port)):
@@ -131,7 +137,7 @@ def test_a_wrong_token_is_said_to_be_wrong_and_the_right_one_lets_in(look, serve
     make("one")
     with serve(runs, "--host", "0.0.0.0") as first, serve(runs, "--host", "0.0.0.0") as second:
         address, other = (f"http://127.0.0.1:{one.url.rstrip('/').rpartition(':')[2]}/" for one in (first, second))
-        page = look(address, expect="401")
+        page = look(address, expect="401 (Unauthorized)")
         page.fill("input[aria-label=Token]", "not-it")
         page.click("button:text-is('Go on')")
         page.wait_for_selector(".sign-in .message.bad")
@@ -261,8 +267,11 @@ def test_a_sweep_that_is_open_before_its_first_trial_is_drawn_as_it_goes(look, s
             ledger.start(number, config)
             state = "failed" if number == 8 else "done"
             num_rows = 90 if number < 2 else 30
-            make(trial_run_id("search", number), num_rows=num_rows, lr=config["optim.lr"], state=state)
-            for step in (30, 90)[: 2 if number < 2 else 1]:
+            run = make(trial_run_id("search", number), num_rows=num_rows, lr=config["optim.lr"], state=state)
+            if number == 8:
+                run.update_status(best=None)
+                run.metrics.write_text("")
+            for step in (30, 90)[: 2 if number < 2 else 0 if number == 8 else 1]:
                 ledger.report(number, {plan.search.metric: 1.0 / (number + step), "step": step, "done": False})
             ledger.end(number, "train/loss is nan at step 211" if number == 8 else None)
         for chart in ("parallel", "scatter", "rungs"):
@@ -270,6 +279,11 @@ def test_a_sweep_that_is_open_before_its_first_trial_is_drawn_as_it_goes(look, s
         page.wait_for_selector("figure:has-text('Best so far')")
         page.wait_for_function("() => document.querySelectorAll('.trials tbody tr').length === 9")
         assert page.get_attribute(".trials tbody tr .is-failed", "title") == "train/loss is nan at step 211"
+        # It has no result, and its settings are drawn all the same.
+        page.wait_for_selector("[data-chart=parallel] canvas")
+        chart = "echarts.getInstanceByDom(document.querySelector('[data-chart=parallel] .chart'))"
+        drawn = page.evaluate(chart + ".getOption().series.map((one) => one.data.length)")
+        assert drawn == [8, 1]
         ledger.close("done")
         page.wait_for_selector(".page-head .is-done")
 

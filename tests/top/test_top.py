@@ -129,6 +129,19 @@ def test_a_small_terminal_shows_what_goes_on_and_counts_the_rest(tmp_path) -> No
     assert "35 more" in said
 
 
+def test_a_narrow_terminal_keeps_what_a_run_is_and_its_state(tmp_path) -> None:
+    values = {"test/loss": 0.25, "test/accuracy": 0.9375}
+    write_run(tmp_path, "mlp-digits-0001", state="done", step=200, final=values)
+    write_run(tmp_path, "mlp-digits-0002", state="failed", step=3, reason="train/loss is nan at step 3")
+    standings = Watch(tmp_path).standings()
+    for width in (30, 40, 60, 80):
+        said = text_of(Frame(tmp_path, standings, now=time.time()), width=width)
+        assert max(map(len, said.splitlines())) <= width
+        lines = [line for line in said.splitlines() if "mlp-digits-000" in line]
+        assert sorted(line.split()[1] for line in lines) == ["done", "failed"]
+    assert "test/loss 0.25" in text_of(Frame(tmp_path, standings, now=time.time()), width=50)
+
+
 def test_what_nvidia_smi_prints_is_read_and_what_it_does_not_know_is_left_empty() -> None:
     text = "0, NVIDIA H100 80GB HBM3, 97, 61440, 81559, 61, 612.34\n1, NVIDIA H100, [N/A], 0, 81559, [N/A], [N/A]\nhm\n"
     first, second = read_gpus(text)
@@ -178,7 +191,7 @@ def test_a_frame_imports_no_torch(tmp_path) -> None:
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60, cwd=tmp_path, stdout=subprocess.DEVNULL)
 
 
-@pytest.mark.parametrize("ending", ["q", "ctrl-c"])
+@pytest.mark.parametrize("ending", ["q", "ctrl-c", "sigterm"])
 def test_the_live_screen_follows_and_ends_with_a_key(tmp_path, ending: str) -> None:
     folder = write_run(tmp_path, "followed", state="running", step=11, **own_process())
     pid, terminal = pty.fork()
@@ -201,11 +214,13 @@ def test_the_live_screen_follows_and_ends_with_a_key(tmp_path, ending: str) -> N
         wait_for(b"23/200 steps")
         if ending == "q":
             os.write(terminal, b"q")
-        else:
+        elif ending == "ctrl-c":
             os.write(terminal, b"\x03")
+        else:
+            os.kill(pid, signal.SIGTERM)
         wait_for(b"\x1b[?1049l")  # the screen that was there before
         _, status = os.waitpid(pid, 0)
-        assert os.waitstatus_to_exitcode(status) == 0
+        assert os.waitstatus_to_exitcode(status) == (143 if ending == "sigterm" else 0)
         pid = 0
     finally:
         if pid:

@@ -337,5 +337,5 @@ def per_step(entry: Entry, axis: Axis, spec: dict[str, Any]) -> float:
         return float(batch)
     shape = spec.get("input_shape")
     if spec.get("input_kind") not in ("tokens", "pairs") or not isinstance(shape, list) or not shape:
-        raise UserError(f"x: tokens, but {entry.id} reads no tokens; use samples")
+        raise UserError(f"x: tokens, but {entry.id} reads no tokens; use step")
     return float(batch) * float(shape[0])

@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
 from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -28,6 +29,8 @@ JOBS_EVERY_S = 10.0
 _KEY_WITHIN_S = 0.2
 _ENDED_SHOWN = 5
 _WIDTH_WITHOUT_TERMINAL = 160
+_KEPT = 2
+"""Columns at the left that keep their width while there is any other to take from."""
 _COLOURS = {
     "running": "green", "created": "cyan", "pending": "cyan", "done": "blue", "requeued": "yellow",
     "preempted": "yellow", "stopped": "yellow", "cancelled": "yellow", "failed": "red", "died": "red", "lost": "red",
@@ -63,7 +66,7 @@ def watch(runs: Path, *, every_s: float) -> None:
     What is slow to ask (a login node, nvidia-smi) is asked beside, so that keys and the rest do not wait.
     """
     console, folder = Console(), Watch(runs)
-    with ThreadPoolExecutor(3) as pool, _keys() as pressed:
+    with ThreadPoolExecutor(3) as pool, _keys() as pressed, _ended_by_sigterm():
         jobs = _Source(pool, lambda: look_at_jobs(runs), Jobs(), max(every_s, JOBS_EVERY_S))
         gpus = _Source(pool, look_at_gpus, Gpus(), every_s)
         standings: _Source[Sequence[Standing]] = _Source(pool, folder.standings, (), every_s)
@@ -94,6 +97,20 @@ class _Source(Generic[T]):
             self._next = time.monotonic() + self._every_s
             self._asked = self._pool.submit(self._ask)
         return self._answer
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Lets SIGTERM end the command as an exception would, so that the terminal is given back as it was."""
+
+    def end(number: int, _: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @contextlib.contextmanager
@@ -149,17 +166,43 @@ def draw(frame: Frame, *, height: int | None = None) -> RenderableType:
     return Group(*parts, Text(), gpus)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", expand=False, padding=(0, 1, 0, 0))
-    for index, column in enumerate((title, *columns)):
-        table.add_column(column, no_wrap=True, overflow="ellipsis", ratio=None, max_width=44 if index == 0 else 40)
-    return table
+@dataclass
+class _Table:
+    """A table that leaves columns out where the terminal is narrow: what a thing is and its state always stay.
+
+    Attributes:
+        columns: their titles, each with the width of the terminal from which on it is shown.
+    """
+
+    columns: Mapping[str, int]
+    rows: list[Sequence[Text]] = field(default_factory=list)
+
+    def add_row(self, *cells: Text) -> None:
+        """Adds a row, with a cell for each column."""
+        self.rows.append(cells)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Draws it as wide as there is room."""
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold", expand=False, padding=(0, 1, 0, 0))
+        shown = [index for index, least in enumerate(self.columns.values()) if options.max_width >= least]
+        for index in shown:
+            # rich first makes those narrower that might be wrapped; their texts are not, but end in an ellipsis.
+            title, keeps = Text(list(self.columns)[index]), index < _KEPT
+            title.no_wrap, title.overflow = True, "ellipsis"
+            table.add_column(title, no_wrap=keeps, overflow="ellipsis", max_width=44 if index == 0 else 40)
+        for cells in self.rows:
+            for cell in cells:
+                cell.no_wrap, cell.overflow = True, "ellipsis"
+            table.add_row(*(cells[index] for index in shown))
+        yield table
 
 
 def _run_table(standings: Sequence[Standing], now: float) -> RenderableType:
     if not standings:
         return _note("no runs here")
-    table = _table("run", "state", "progress", "values", "speed", "left", "where", "seen")
+    table = _Table(
+        {"run": 0, "state": 0, "progress": 72, "values": 40, "speed": 100, "left": 84, "where": 120, "seen": 110}
+    )
     for one in standings:
         values = "  ".join(f"{name} {value:.4g}" for name, value in one.values.items())
         table.add_row(
@@ -182,7 +225,7 @@ def _job_table(jobs: Jobs, shown: Sequence[Task], now: float) -> RenderableType:
         return _note("jobs: asked for")
     if not shown:
         return _note("no jobs of the last day")
-    table = _table("job", "state", "why", "where", "since", "progress", "requeued")
+    table = _Table({"job": 0, "state": 0, "why": 40, "where": 100, "since": 84, "progress": 72, "requeued": 120})
     for task in shown:
         status = task.status
         since = status.since or task.record.submitted
@@ -201,7 +244,7 @@ def _job_table(jobs: Jobs, shown: Sequence[Task], now: float) -> RenderableType:
 def _gpu_table(gpus: Gpus) -> RenderableType:
     if not gpus.found:
         return _note(f"GPUs: {gpus.problem or 'asked for'}")
-    table = _table("GPU", "busy", "memory", "", "temperature", "power")
+    table = _Table({"GPU": 0, "busy": 0, "memory": 60, "": 84, "temperature": 100, "power": 110})
     for gpu in gpus.found:
         used, total = gpu.memory_used_mib, gpu.memory_total_mib
         share = None if used is None or not total else 100 * used / total

@@ -256,7 +256,7 @@ def test_a_hostile_name_is_a_name(server, made):
         ("/api/runs?page=x", 400, "page: 'x' should be a whole number"),
         ("/api/run/mlp-digits-0/series?x=nothing", 400, "x: 'nothing'; there is step, time, tokens, samples"),
         ("/api/run/mlp-digits-0/series?from=nan", 400, "from: 'nan' should be a number"),
-        ("/api/run/mlp-digits-0/series?x=tokens", 400, "reads no tokens; use samples"),
+        ("/api/run/mlp-digits-0/series?x=tokens", 400, "reads no tokens; use step"),
         ("/api/run/nothing", 404, "nothing: no run of that name"),
         ("/api/sweep/nothing", 404, "nothing: no sweep of that name"),
         ("/api/job/nothing/log", 400, "nothing: no such job"),

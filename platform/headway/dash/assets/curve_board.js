@@ -93,6 +93,7 @@
     const curves = new Map();
     const sections = h("div.curves");
     const trouble = h("div");
+    const troubles = new Set();
     const act = { set, axis, only, zoom };
     const bar = toolbar(view, act);
 
@@ -102,13 +103,16 @@
       curves.forEach((curve) => curve.draw());
     }
 
-    /** Says why there are no curves; the answer that is missing is null. */
+    /** Says why there are no curves, once for each run; the answer that is missing is null. */
     function tell(problem) {
-      if (!page.signal.aborted) fill(trouble, Headway.parts.message(problem.message, "bad"));
+      if (page.signal.aborted || troubles.has(problem.message)) return null;
+      troubles.add(problem.message);
+      trouble.append(Headway.parts.message(problem.message, "bad"));
       return null;
     }
 
     function reload() {
+      troubles.clear();
       fill(trouble);
       curves.forEach((curve) => curve.load());
     }

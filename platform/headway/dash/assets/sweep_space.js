@@ -41,6 +41,11 @@
     return axis.kind === "choice" ? Headway.format.value(value) : value;
   }
 
+  /** Returns the trials that have a result, and those that have none: failed, or not yet there. Each is a series. */
+  function byResult(sweep) {
+    return [sweep.trials.filter((trial) => finite(trial.result)), sweep.trials.filter((trial) => !finite(trial.result))];
+  }
+
   function parallelOption(sweep) {
     const { base, ranking } = Headway.charts;
     const { colour } = Headway.theme;
@@ -54,9 +59,10 @@
       parallel: { left: narrow ? 34 : 60, right: narrow ? 30 : 56, top: 34, bottom: 18, layout: "horizontal", axisExpandable: false,
         parallelAxisDefault: { nameLocation: "end" } },
       parallelAxis: axes,
-      visualMap: { show: false, type: "continuous", dimension: last, min, max, inRange: { color: colours } },
-      series: [{ type: "parallel", smooth: false, lineStyle: { width: 1.3, opacity: 0.65 }, inactiveOpacity: 0.04, activeOpacity: 0.9, progressive: 0,
-        data: sweep.trials.map((trial) => [...sweep.axes.map((axis) => placed(axis, trial.values[axis.path])), finite(trial.result) ? trial.result : "-"]) }],
+      visualMap: { show: false, type: "continuous", dimension: last, min, max, inRange: { color: colours }, seriesIndex: 0 },
+      series: byResult(sweep).map((trials, at) => ({ type: "parallel", smooth: false, inactiveOpacity: 0.04, activeOpacity: 0.9, progressive: 0,
+        lineStyle: at ? { width: 1.2, opacity: 0.7, color: colour("bad"), type: [4, 4] } : { width: 1.3, opacity: 0.65 },
+        data: trials.map((trial) => [...sweep.axes.map((axis) => placed(axis, trial.values[axis.path])), finite(trial.result) ? trial.result : "-"]) })),
       color: [colour("accent")],
     };
   }
@@ -76,14 +82,21 @@
     const card = Headway.charts.card(page, {
       title: "Settings and result", height: 320, draw: () => parallelOption(sweepNow()), tabulate,
       describe: () => `Parallel coordinates of ${Headway.format.count(sweepNow().trials.length, "trial")} over ${sweepNow().axes.map((axis) => axis.path).join(", ")} and ${sweepNow().metric}. The table of trials below has the same.`,
-      tools: h("span.note", null, "drag along an axis to choose, click it to let go"),
+      tools: h("span.note", null, "drag along an axis to choose, click it to let go; dashed: no result"),
       ready: (chart, box) => {
         chart.on("axisareaselected", () => onBrush(brushed(chart, sweepNow())));
         scrollBesideAxes(chart, box);
       },
     });
     card.element.dataset.chart = "parallel";
-    return card;
+
+    /** What is brushed stays so while trials come and go on; those that are new are among it or not. */
+    function update() {
+      card.update();
+      const chosen = card.chart() && brushed(card.chart(), sweepNow());
+      if (chosen) onBrush(chosen);
+    }
+    return { ...card, update };
   }
 
   /** ECharts takes every finger on a chart that can be brushed: those beside its axes are kept from it, and scroll the page. */
@@ -101,8 +114,8 @@
     const model = chart.getModel();
     const any = model.queryComponents({ mainType: "parallelAxis" }).some((axis) => axis.activeIntervals.length);
     if (!any) return null;
-    const rows = model.getSeriesByIndex(0).getRawIndicesByActiveState("active");
-    return new Set(rows.map((row) => sweep.trials[row].number));
+    const active = (trials, at) => model.getSeriesByIndex(at).getRawIndicesByActiveState("active").map((row) => trials[row].number);
+    return new Set(byResult(sweep).flatMap(active));
   }
 
   function scatterOption(sweep, path, chosen) {
