@@ -203,6 +203,13 @@ def test_a_sweeps_name_means_its_trials(tmp_path) -> None:
     assert [found.id for found in find_runs(tmp_path, "search")] == ["search-0000", "search-0001"]
 
 
+def test_the_seeds_of_an_array_are_found_by_its_whole_path(tmp_path) -> None:
+    for seed in (1, 2):
+        write_run(tmp_path / "runs", f"many-seed{seed}")
+    found = find_runs(tmp_path / "elsewhere", str(tmp_path / "runs" / "many"))
+    assert [one.id for one in found] == ["many-seed1", "many-seed2"]
+
+
 def test_curves_import_no_torch(tmp_path) -> None:
     write_run(tmp_path / "runs", "one")
     code = (

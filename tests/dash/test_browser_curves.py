@@ -58,6 +58,8 @@ def test_a_run_can_be_hidden_and_taken_away(look, served) -> None:
     drawn(page)
     page.click(".legend li:first-child button")
     assert page.get_attribute(".legend li:first-child button", "aria-pressed") == "false"
+    again = look(page.url)
+    assert again.get_attribute(".legend li:first-child button", "aria-pressed") == "false"
     page.click("button[aria-label='Take convnet-digits-0 away']")
     page.wait_for_function("() => document.querySelectorAll('.legend li').length === 2")
     assert "runs=convnet-digits-1,convnet-digits-2" in page.url
