@@ -291,7 +291,7 @@ def test_between_rare_validations_a_kill_loses_what_is_newer_than_the_last_check
     tmp_path: Path, fuse: str, target: str
 ) -> None:
     changes = [f"sweep.fuse={fuse}", "sweep.max_concurrent=2", "sweep.trials=2"]
-    process = start(tmp_path, *changes, "trainer.max_steps=100000000", "trainer.validate_every=50000000")
+    process = start(tmp_path, *changes, "trainer.max_epochs=100000000", "trainer.validate_every=500000000")
     runs = [RunFolder(tmp_path / "runs" / f"s-{number:04d}") for number in range(2)]
     try:
         wait_until(lambda: all(run.status().get("checkpoint", 0) > 0 for run in runs), process)
