@@ -32,7 +32,7 @@ from headway.diagnose.health import Health, watch_health
 from headway.feed import Feed
 from headway.init.base import initialize
 from headway.nn.draws import name_streams
-from headway.objectives._chunks import A_TENTH, Schedule
+from headway.objectives._chunks import CHUNK_SECONDS, Schedule
 from headway.objectives.base import BuiltIn, Objective, Stepper
 from headway.recipe import Recipe
 from headway.run import MetricsFile, RunFolder, replace_file
@@ -185,9 +185,8 @@ def build_objective(
         clip_norm=trainer.clip_norm,
         clip_value=trainer.clip_value,
         keyed=trainer.rng == "keyed",
-        steps_per_call=(stepper.chunk_aim if stepper else A_TENTH)
-        if trainer.steps_per_call == "auto"
-        else trainer.steps_per_call,
+        steps_per_call=None if trainer.steps_per_call == "auto" else trainer.steps_per_call,
+        chunk_seconds=stepper.chunk_seconds if stepper else CHUNK_SECONDS,
     )
     parts: dict[str, Any] = {
         "optim": recipe.optim,

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from headway.config.errors import Stopped
-from headway.objectives._chunks import ChunkAim
 
 if TYPE_CHECKING:
     from headway.checkpoint.keeper import Keeper
@@ -39,7 +38,7 @@ class Row:
 
     # Each call goes to every row in turn. Its position can be saved between calls alone: of a slow net even a few steps
     # that nobody has measured yet would take longer than may be lost.
-    chunk_aim = ChunkAim(seconds=1.0)
+    chunk_seconds = 1.0
     """How much a row asks for at a time."""
 
     def __init__(self, name: str, work: Callable[[Row], None]) -> None:

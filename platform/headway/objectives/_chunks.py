@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+CHUNK_SECONDS = 0.1
+"""Long beside what a call of the loop takes, short beside what a user waits for."""
 MAX_CHUNK = 256
 
 
@@ -20,16 +22,6 @@ class Chunk(NamedTuple):
 
     first: int
     num_steps: int
-
-
-class ChunkAim(NamedTuple):
-    """What a chunk's number of steps is fitted to."""
-
-    seconds: float = 0.1
-
-
-A_TENTH = ChunkAim()
-"""Long beside what a call of the loop takes, short beside what a user waits for."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +35,9 @@ class Schedule:
     clip_value: float | None = None
     keyed: bool = True
     """Whether masks come from keyed streams, rather than from the library's generator."""
-    steps_per_call: int | ChunkAim = A_TENTH
+    steps_per_call: int | None = None
+    """None: as many as take `chunk_seconds`."""
+    chunk_seconds: float = CHUNK_SECONDS
 
     def validates_at(self, step: int) -> bool:
         """Returns whether a validation follows once so many steps are made."""
@@ -71,20 +65,20 @@ class Pace:
     """How many steps a call makes.
 
     Args:
-        steps_per_call: a fixed number, or the seconds that measured times are to come to.
+        fixed: None lets measured times say it.
+        seconds: what they are to come to.
     """
 
-    def __init__(self, steps_per_call: int | ChunkAim) -> None:
-        self.aim = steps_per_call if isinstance(steps_per_call, ChunkAim) else None
-        # Of a chunk that nobody has measured yet, one step.
-        self.steps = 1 if isinstance(steps_per_call, ChunkAim) else steps_per_call
+    def __init__(self, fixed: int | None, seconds: float = CHUNK_SECONDS) -> None:
+        self.fixed, self.seconds = fixed, seconds
+        self.steps = fixed or 1
 
     def measure(self, chunk: Chunk, elapsed_s: float) -> None:
         """Takes in how long a chunk took."""
-        if self.aim is None:
+        if self.fixed is not None:
             return
         # Growing by doubling keeps one slow first step (allocation, compilation) from setting the pace.
-        fitting = max(1, math.floor(self.aim.seconds * chunk.num_steps / max(elapsed_s, 1e-6)))
+        fitting = max(1, math.floor(self.seconds * chunk.num_steps / max(elapsed_s, 1e-6)))
         self.steps = min(fitting, 2 * self.steps, MAX_CHUNK)
 
     def chunks(self, first: int, schedule: Schedule) -> Iterator[Chunk]:

@@ -24,7 +24,7 @@ from headway.feed import Feed, MicroBatch, Share
 from headway.nn.batch_norm import stand_in
 from headway.nn.draws import Draws
 from headway.objectives._carried import CarriedState
-from headway.objectives._chunks import Chunk, ChunkAim, ChunkReport, Pace, Schedule
+from headway.objectives._chunks import Chunk, ChunkReport, Pace, Schedule
 from headway.objectives._clock import COMMUNICATION, Clock
 from headway.objectives._sums import Sums, add_outcome, column
 
@@ -49,8 +49,8 @@ class BuiltIn(ObjectiveConfig):
 class Stepper(Protocol):
     """Makes steps and validations in an objective's place, such as with those of other runs."""
 
-    chunk_aim: ChunkAim
-    """What a chunk's number of steps is fitted to, where the recipe leaves that open."""
+    chunk_seconds: float
+    """How long a chunk is to take, where the recipe leaves its number of steps open."""
 
     def make_steps(self, objective: Objective, chunk: Chunk, report: ChunkReport) -> list[Sums]:
         """Makes a chunk's steps, counts the objective's `step` and the report's samples, and returns their sums."""
@@ -137,7 +137,7 @@ class Objective(nn.Module):
         self.validation_metrics: dict[str, float] = {}
         self._shares: Iterator[Share] | None = None
         self.carried = CarriedState()
-        self._pace = Pace(schedule.steps_per_call)
+        self._pace = Pace(schedule.steps_per_call, schedule.chunk_seconds)
         self._validation_sums: Sums = {}
         self._validating_since = 0.0
         self._watched: dict[int, Tensor] = {}
