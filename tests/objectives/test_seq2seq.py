@@ -40,7 +40,8 @@ def build(*, dropout=0.0, **settings):
         for weight in net.parameters():
             weight.normal_(0, 0.5, generator=generator)
     config = validate_section(seq2seq.Config, {"kind": "seq2seq", **settings}, path="objective")
-    nothing = {"optim": None, "schedule": SimpleNamespace(steps_per_call=1, chunk_seconds=0.1), "train": None, "validation": None}
+    schedule = SimpleNamespace(steps_per_call=1, chunk_seconds=0.1)
+    nothing = {"optim": None, "schedule": schedule, "train": None, "validation": None}
     return config.build(name_streams(net), **nothing)
 
 
