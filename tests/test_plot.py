@@ -144,7 +144,10 @@ def test_runs_of_one_name_in_two_folders_are_two_curves_and_one_that_is_named_tw
     out = tmp_path / "c.svg"
     assert run(["plot", *paths, paths[0], "-o", str(out)]) == 0
     assert capsys.readouterr().err == f"{out}: 2 curves\n"
-    assert all(path in out.read_text() for path in paths)
+    assert all(f">{name}</text>" in out.read_text() for name in ("here/one", "there/one"))
+    long = ["--label", "a" * 200, "--label", "b" * 200]
+    assert run(["plot", *paths, *long, "-o", str(out)]) == 0
+    assert capsys.readouterr().err == f"{out}: 2 curves\n"
 
 
 def test_panels_titles_and_labels_are_as_asked_for(tmp_path) -> None:

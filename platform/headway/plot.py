@@ -200,11 +200,7 @@ def group(sources: Sequence[Source], path: str | None) -> dict[str, list[Source]
         UserError: a run whose recipe has no such setting.
     """
     if path is None:
-        ids = [source.run.id for source in sources]
-        # Of two folders of runs: the same name may stand for two.
-        return {
-            source.run.id if ids.count(source.run.id) == 1 else str(source.run.path): [source] for source in sources
-        }
+        return {label: [source] for label, source in zip(_names(sources), sources, strict=True)}
     groups: dict[str, list[Source]] = {}
     for source in sources:
         value: Any = source.recipe
@@ -216,6 +212,21 @@ def group(sources: Sequence[Source], path: str | None) -> dict[str, list[Source]
         label = str(value) if path == "name" else f"{path.rpartition('.')[2]} = {value}"
         groups.setdefault(label, []).append(source)
     return groups
+
+
+def _names(sources: Sequence[Source]) -> list[str]:
+    """Returns the runs' names, with as many of the folders above as tell those of one name apart."""
+    paths = [source.run.path.resolve() for source in sources]
+
+    def ending(path: Path, length: int) -> str:
+        return str(Path(*path.parts[-length:]))
+
+    def name(path: Path) -> str:
+        lengths = range(1, len(path.parts) + 1)
+        alone = (n for n in lengths if [ending(other, n) for other in paths].count(ending(path, n)) == 1)
+        return ending(path, next(alone, len(path.parts)))
+
+    return [name(path) for path in paths]
 
 
 def make_curve(sources: Sequence[Source], metric: str, plot: Plot) -> Curve | None:
@@ -333,7 +344,8 @@ def _draw(curves: Mapping[tuple[str, str], Curve], labels: Sequence[str], plot: 
         for panel in axes:
             _dress(panel, plot, unit)
         if len(labels) > 1 or (plot.together and len(plot.metrics) > 1):
-            axes[0].legend()
+            # A long name lies over the edge rather than leave no room for the curves.
+            axes[0].legend().set_in_layout(False)
         if plot.title:
             figure.suptitle(plot.title)
         try:
