@@ -117,7 +117,15 @@ def test_the_sweep_folder_says_what_it_came_to(random_search: SweepResult) -> No
     sweep_folder = RunFolder(Path(random_search.sweep_dir))
     status = sweep_folder.status()
     assert (status["kind"], status["state"], status["metric"], status["mode"]) == ("sweep", "done", "val/loss", "min")
-    assert status["trials"] == {"total": 3, "pending": 0, "running": 0, "done": 3, "stopped": 0, "failed": 0}
+    assert status["trials"] == {
+        "total": 3,
+        "pending": 0,
+        "running": 0,
+        "done": 3,
+        "stopped": 0,
+        "failed": 0,
+        "paused": 0,
+    }
     assert random_search.best is not None
     assert status["best"]["run_id"] == random_search.best.run_id
     rows = read_metrics(sweep_folder.path / "trials.jsonl")
