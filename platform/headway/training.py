@@ -115,11 +115,10 @@ def train(job: Job, data: Data) -> dict[str, Any]:
         judge_from = min(settled, objective.schedule.total_steps)
         shelf = Behind(job.run) if job.stepper else AtOnce(job.run)
         keeper = Keeper(shelf, recipe.trainer, judge_from=judge_from, save_every_s=job.save_every_s)
-        ending = Ending(job, keeper, recorder, data=data, test=test, checkpoint=checkpoint)
+        listeners: list[Hooks] = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else [])]
+        ending = Ending(job, keeper, recorder, listeners, data=data, test=test, checkpoint=checkpoint)
         try:
-            listeners: list[Hooks] = [recorder, keeper, *([Listener(job.on_report)] if job.on_report else [])]
             hooks = [*listeners, ending]
-            ending.listeners = listeners
             with _record_failure(job), closing(shelf):
                 if job.stepper is not None:
                     job.stepper.trainer(recipe, place, hooks).fit(objective)
@@ -267,6 +266,7 @@ class Ending(Hooks):
         job: Job,
         keeper: Keeper,
         recorder: Recorder,
+        listeners: Sequence[Hooks],
         *,
         data: Data,
         test: Feed,
@@ -276,10 +276,9 @@ class Ending(Hooks):
         self.data = data
         self.keeper = keeper
         self.recorder = recorder
+        self.listeners = listeners
         self.test = test
         self.checkpoint = checkpoint
-        self.listeners: list[Hooks] = []
-        """Who else hears of a validation."""
         self.final: dict[str, Any] = {}
 
     def on_fit_start(self, trainer: Any, pl_module: Any) -> None:

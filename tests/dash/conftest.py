@@ -138,6 +138,23 @@ def look(browser: Any) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture(scope="session")
+def drawn() -> Callable[..., None]:
+    """Returns a function that waits until a metric's curves are drawn."""
+
+    def wait(page: Any, metric: str = "train/loss") -> None:
+        page.wait_for_function(
+            """metric => {
+                const card = document.querySelector(`[data-metric='${metric}']`);
+                const there = card && card.dataset.points > 0 && card.querySelector('canvas');
+                return there && !card.classList.contains('is-loading');
+            }""",
+            arg=metric,
+        )
+
+    return wait
+
+
+@pytest.fixture(scope="session")
 def finger() -> Callable[..., None]:
     """Returns a function that puts a finger on the page, moves it in eight steps, and lifts it: a tap without a way."""
 

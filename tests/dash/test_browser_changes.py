@@ -19,6 +19,7 @@ from headway.sweep.ledger import Ledger, create_sweep_folder, trial_run_id
 Make = Callable[..., Any]
 UNANSWERED = "net::ERR_"
 LOSS = "[data-metric='train/loss']"
+LIVE = "() => document.documentElement.dataset.live === 'on'"
 LAST_STEP = """() => {
     const box = document.querySelector("[data-metric='train/loss'] .chart");
     const chart = box && window.echarts && echarts.getInstanceByDom(box);
@@ -78,7 +79,7 @@ def test_a_page_says_that_its_server_is_gone_and_goes_on_with_the_next_one(look,
     with serve(runs, "--port", str(port)) as server:
         page = look(f"{server.url}#token={server.token}")
         page.wait_for_selector("tr[data-key=before]")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
         assert page.is_hidden("#lost")
     page.wait_for_selector("#lost:not([hidden])")
     assert "does not answer" in page.inner_text("#lost")
@@ -109,7 +110,7 @@ def test_a_tab_that_nobody_sees_does_not_listen_and_catches_up_when_it_is_looked
     with serve(runs) as server:
         page = look(server.url + "#/runs")
         page.wait_for_selector("tr[data-key=before]")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
         hide(page, hidden=True)
         with page.expect_request(lambda request: "/api/runs" in request.url):
             make("meanwhile")
@@ -144,7 +145,7 @@ def test_a_wrong_token_is_said_to_be_wrong_and_the_right_one_lets_in(look, serve
         page.fill("input[aria-label=Token]", first.token)
         page.click("button:text-is('Go on')")
         page.wait_for_selector("tr[data-key=one]")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
         # Another server of this machine has another token, and takes nothing from the first.
         beside = page.context.new_page()
         beside.goto(f"{other}#token={second.token}")
@@ -155,7 +156,7 @@ def test_a_wrong_token_is_said_to_be_wrong_and_the_right_one_lets_in(look, serve
             tab.wait_for_selector("tr[data-key=two]")
         page.reload()
         page.wait_for_selector("tr[data-key=two]")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
 
 
 # ---- runs that go and come -------------------------------------------------------------------------
@@ -165,7 +166,7 @@ def test_a_run_whose_folder_goes_is_said_to_be_gone_until_it_is_back(look, serve
     make("one")
     with serve(runs) as server:
         page = look(server.url + "#/run/one")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
         (runs / "one").rename(runs.parent / "aside")
         page.wait_for_selector(".message.bad:has-text('no longer there')")
         assert page.inner_text("h1") == "one"
@@ -180,7 +181,7 @@ def test_a_comparison_goes_on_without_a_run_that_is_gone(look, serve, make, runs
         page = look(server.url + "#/compare?runs=one,two,three")
         assert page.locator(".legend li").count() == 2
         assert page.inner_text(".message.bad").startswith("three is no longer in the runs folder.")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
         shutil.rmtree(runs / "two")
         page.wait_for_selector(".message.bad:has-text('three, two are no longer')")
         page.click("button:text-is('Go on without')")
@@ -197,7 +198,7 @@ def test_the_runs_folder_goes_and_comes_back(look, serve, make, runs) -> None:
     with serve(runs) as server:
         page = look(server.url + "#/runs")
         page.wait_for_selector("tr[data-key=one]")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
         runs.rename(runs.parent / "aside")
         page.wait_for_selector(".message.bad:has-text('No such file')")
         (runs.parent / "aside").rename(runs)
@@ -210,7 +211,7 @@ def test_rows_that_a_resume_drops_leave_the_open_chart(look, serve, make, runs) 
     with serve(runs) as server:
         page = look(server.url + "#/run/one?tab=charts")
         page.wait_for_function(f"() => ({LAST_STEP})() === 60")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
         metrics = MetricsFile(run.metrics, keep_through=40)
         page.wait_for_function(f"() => ({LAST_STEP})() === 40")
         metrics.write([{"step": step, "train/loss": 7.0} for step in range(41, 46)])
@@ -260,7 +261,7 @@ def test_a_sweep_that_is_open_before_its_first_trial_is_drawn_as_it_goes(look, s
     with serve(runs) as server:
         page = look(server.url + "#/sweep/search")
         assert "No trial has begun." in page.inner_text("main")
-        page.wait_for_function("() => document.documentElement.dataset.live === 'on'")
+        page.wait_for_function(LIVE)
         for number in range(9):
             config = {"init.kind": "xavier", "model.dropout": 0.05 * number, "optim.lr": 1e-3 * (number + 1)}
             ledger.propose(number, config)

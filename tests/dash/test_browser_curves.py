@@ -13,17 +13,6 @@ SERIES = """(() => {
 })()"""
 
 
-def drawn(page: Any, metric: str = "train/loss") -> None:
-    page.wait_for_function(
-        """metric => {
-            const card = document.querySelector(`[data-metric='${metric}']`);
-            const there = card && card.dataset.points > 0 && card.querySelector('canvas');
-            return there && !card.classList.contains('is-loading');
-        }""",
-        arg=metric,
-    )
-
-
 def drag(page: Any, selector: str, start: float, end: float) -> None:
     """Drags over a chart between two shares of its width."""
     page.locator(selector).scroll_into_view_if_needed()
@@ -40,7 +29,7 @@ def label(page: Any, selector: str = LOSS) -> str:
     return page.get_attribute(selector + " .chart", "aria-label")
 
 
-def test_runs_are_overlaid_and_what_differs_between_them_is_listed(look, served) -> None:
+def test_runs_are_overlaid_and_what_differs_between_them_is_listed(look, drawn, served) -> None:
     page = look(served.url + "#/compare?runs=" + FITS)
     drawn(page)
     assert label(page).startswith("Line chart of train/loss over step. convnet-digits-0: last ")
@@ -53,7 +42,7 @@ def test_runs_are_overlaid_and_what_differs_between_them_is_listed(look, served)
     assert "model.kind" not in settings
 
 
-def test_a_run_can_be_hidden_and_taken_away(look, served) -> None:
+def test_a_run_can_be_hidden_and_taken_away(look, drawn, served) -> None:
     page = look(served.url + "#/compare?runs=" + FITS)
     drawn(page)
     page.click(".legend li:first-child button")
@@ -65,7 +54,7 @@ def test_a_run_can_be_hidden_and_taken_away(look, served) -> None:
     assert "runs=convnet-digits-1,convnet-digits-2" in page.url
 
 
-def test_zoom_asks_for_finer_points_and_a_double_click_shows_all_again(look, served) -> None:
+def test_zoom_asks_for_finer_points_and_a_double_click_shows_all_again(look, drawn, served) -> None:
     page = look(served.url + "#/run/long?tab=charts")
     drawn(page)
     before = page.get_attribute(LOSS, "data-points")
@@ -89,7 +78,7 @@ def test_zoom_asks_for_finer_points_and_a_double_click_shows_all_again(look, ser
     page.wait_for_function("() => location.hash.includes('range=100..200')")
 
 
-def test_a_finger_along_the_axis_zooms_and_one_along_the_page_scrolls(look, served, finger) -> None:
+def test_a_finger_along_the_axis_zooms_and_one_along_the_page_scrolls(look, drawn, served, finger) -> None:
     page = look(served.url + "#/run/long?tab=charts", size=(360, 780), touch=True)
     drawn(page)
     finger(page, on_loss(page, 0.6), (12, -180))
@@ -114,7 +103,7 @@ def on_loss(page: Any, share: float) -> tuple[float, float]:
     return box["x"] + share * box["width"], box["y"] + box["height"] / 2
 
 
-def test_a_tap_right_after_a_finger_has_zoomed_counts(look, served, finger) -> None:
+def test_a_tap_right_after_a_finger_has_zoomed_counts(look, drawn, served, finger) -> None:
     page = look(served.url + "#/run/long?tab=charts", size=(360, 780), touch=True)
     drawn(page)
     page.evaluate(
@@ -136,7 +125,7 @@ def test_a_tap_right_after_a_finger_has_zoomed_counts(look, served, finger) -> N
         drawn(page)
 
 
-def test_a_band_shows_what_a_point_stands_for(look, served) -> None:
+def test_a_band_shows_what_a_point_stands_for(look, drawn, served) -> None:
     page = look(served.url + "#/run/long?tab=charts")
     drawn(page)
     kinds = SERIES + ".map(one => one.type)"
@@ -145,7 +134,7 @@ def test_a_band_shows_what_a_point_stands_for(look, served) -> None:
     assert page.evaluate(kinds) == ["line"]
 
 
-def test_axis_scale_and_smoothing_are_in_the_address(look, served) -> None:
+def test_axis_scale_and_smoothing_are_in_the_address(look, drawn, served) -> None:
     page = look(served.url + "#/run/gpt-python-docs-0?tab=charts")
     drawn(page)
     with page.expect_request(lambda request: "x=tokens" in request.url):
@@ -162,7 +151,7 @@ def test_axis_scale_and_smoothing_are_in_the_address(look, served) -> None:
     assert again.is_checked("label:text-is('Log scale') input")
 
 
-def test_one_cursor_goes_through_all_charts(look, served) -> None:
+def test_one_cursor_goes_through_all_charts(look, drawn, served) -> None:
     page = look(served.url + "#/compare?runs=" + FITS)
     drawn(page)
     drawn(page, "train/accuracy")
@@ -182,7 +171,7 @@ def test_one_cursor_goes_through_all_charts(look, served) -> None:
     assert page.locator("[data-metric='train/accuracy'] .tip").is_hidden()
 
 
-def test_the_cursor_reads_off_every_run_though_points_of_a_long_one_lie_elsewhere(look, served) -> None:
+def test_the_cursor_reads_off_every_run_though_points_of_a_long_one_lie_elsewhere(look, drawn, served) -> None:
     page = look(served.url + "#/compare?runs=convnet-digits-0,long&range=0..3000")
     drawn(page)
     box = page.locator(LOSS + " .chart").bounding_box()
@@ -193,7 +182,7 @@ def test_the_cursor_reads_off_every_run_though_points_of_a_long_one_lie_elsewher
         assert names == ["convnet-digits-0", "long"]
 
 
-def test_a_chart_can_be_read_as_a_table(look, served) -> None:
+def test_a_chart_can_be_read_as_a_table(look, drawn, served) -> None:
     page = look(served.url + "#/run/convnet-digits-0?tab=charts")
     drawn(page, "val/loss")
     page.click("button[aria-label='Show val/loss as table']")

@@ -61,17 +61,6 @@ def site(request: pytest.FixtureRequest, look: Any) -> Any:
     return lambda fragment, **more: look(start + fragment, offline=is_export, **more)
 
 
-def drawn(page: Any, metric: str) -> None:
-    page.wait_for_function(
-        """metric => {
-            const card = document.querySelector(`[data-metric='${metric}']`);
-            const there = card && card.dataset.points > 0 && card.querySelector('canvas');
-            return there && !card.classList.contains('is-loading');
-        }""",
-        arg=metric,
-    )
-
-
 def wait_for_rows(page: Any, found: list[str]) -> None:
     page.wait_for_function(
         """found => {
@@ -165,7 +154,7 @@ def test_no_tab_is_empty_for_want_of_what_only_headway_writes(site) -> None:
         assert page.locator("[data-tab] > .message").count() == 0, name
 
 
-def test_what_was_logged_is_drawn_as_curves(site) -> None:
+def test_what_was_logged_is_drawn_as_curves(site, drawn) -> None:
     page = site(FIRST + "?tab=charts")
     for metric in ("train/loss", "val/loss", "wandb/accuracy"):
         page.locator(f"[data-metric='{metric}']").scroll_into_view_if_needed()
@@ -232,7 +221,7 @@ def test_histograms_are_a_map_of_bins_by_steps_and_a_single_one_is_bars(site) ->
     assert page.locator("[data-histogram=errors] tbody td").all_inner_texts() == ["39", "0.25", "0.5", "0.25"]
 
 
-def test_a_torn_file_is_shown_as_that_with_the_rows_before_it(site) -> None:
+def test_a_torn_file_is_shown_as_that_with_the_rows_before_it(site, drawn) -> None:
     page = site("#/run/wandb-killed")
     assert page.inner_text("#run-state").strip() == "died"
     assert "run-killed.wandb: torn at byte " in page.inner_text(".problems")
@@ -261,7 +250,7 @@ def test_nothing_of_theirs_is_offered_for_deletion(look, among) -> None:
 # ---- beside headway's own ------------------------------------------------------------------------
 
 
-def test_a_run_of_theirs_and_one_of_headways_share_a_chart(site) -> None:
+def test_a_run_of_theirs_and_one_of_headways_share_a_chart(site, drawn) -> None:
     page = site("#/compare?runs=wandb-first,convnet-digits-0")
     drawn(page, "val/loss")
     lines = page.evaluate(LINES, "val/loss")

@@ -21,7 +21,7 @@ from headway.config.reading import read_text
 from headway.config.space import SweepSection
 from headway.run import RunFolder, read_metrics
 from headway.sweep.copies import read_either
-from headway.sweep.result import Status, SweepResult, Trial, best_trial, command_again
+from headway.sweep.result import Status, SweepResult, Trial, best_trial, command_again, outcome_of
 
 _RECIPE = "sweep.yaml"
 
@@ -102,13 +102,13 @@ class SweepFolder:
             mode=mode,
             trials=trials,
             best=best,
-            command=None if best is None else self._command(best),
+            command=None if best is None else self._command(best, section),
             wall_s=round(status.get("updated", self.started) - self.started, 3),
         )
 
-    def _command(self, best: Trial) -> str:
+    def _command(self, best: Trial, section: SweepSection) -> str:
         asked, _ = read_either(self.path, "plan.json")
-        return command_again(self.section(), tuple(asked.get("command", ())), best, asked.get("fixed", {}))
+        return command_again(section, tuple(asked.get("command", ())), best, asked.get("fixed", {}))
 
     def _rows(self) -> dict[int, dict[str, Any]]:
         rows = read_metrics(self.path / "trials.jsonl")
@@ -192,18 +192,11 @@ def _unended(run: RunFolder, section: SweepSection, *, runs_on: bool) -> Trial:
     rows = [row for row in read_metrics(run.metrics) if row.get(section.metric) is not None]
     best = min(rows, key=lambda row: sign * row[section.metric], default=None)
     value, step = (None, None) if best is None else (float(best[section.metric]), int(best["step"]))
-    said, reason = _said(run)
+    said, reason = outcome_of(run)
     state: Status = said or ("running" if runs_on else "failed")
     if said is None and not runs_on:
         reason = "its sweep's process ended"
     return Trial(run.id, str(run.path), state, config, value, step, reason)
-
-
-def _said(run: RunFolder) -> tuple[Status | None, str | None]:
-    """Returns how a run says that it ended, and why; None where it does not."""
-    status = run.status()
-    state: Status | None = status["state"] if status.get("state") in ("done", "stopped", "failed") else None
-    return state, status.get("reason")
 
 
 def values_at(tree: Any, path: str) -> Iterable[Any]:

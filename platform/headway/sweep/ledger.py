@@ -33,10 +33,9 @@ from headway.run import MetricsFile, RunFolder, check_run_name, read_metrics, re
 from headway.sweep.check import Plan
 from headway.sweep.copies import write_both
 from headway.sweep.journal import Event, Journal, keep_events
-from headway.sweep.result import Status, Trial, best_trial
+from headway.sweep.result import ENDED, Status, Trial, best_trial, outcome_of
 
 WRITE_INTERVAL_S = 1.0
-_ENDED: tuple[Status, ...] = ("done", "stopped", "failed")
 
 
 def trial_run_id(sweep_id: str, number: int) -> str:
@@ -126,7 +125,7 @@ class Ledger:
         elif event.kind == "report":
             self.report(event.number, {self.plan.search.metric: event.value, "step": event.step})
         elif event.kind == "end":
-            status: Status = event.status if event.status in _ENDED else "failed"
+            status: Status = event.status if event.status in ENDED else "failed"
             self._ended.add(event.number)
             self._trials[event.number] = replace(self._trials[event.number], status=status, reason=event.reason)
 
@@ -182,7 +181,7 @@ class Ledger:
             number: which.
             error: why its process ended, where it did not end by itself.
         """
-        state, reason = self._outcome(number)
+        state, reason = outcome_of(self._run(number))
         if state is not None:
             self._settle(number, state, reason)
         elif error is not None:
@@ -211,7 +210,7 @@ class Ledger:
         """Returns how many trials stand where."""
         total = self.plan.num_trials
         states = [trial.status for trial in self._trials.values()]
-        unended, done, stopped, failed = (states.count(state) for state in ("running", *_ENDED))
+        unended, done, stopped, failed = (states.count(state) for state in ("running", *ENDED))
         paused = sum(self._trials[number].status == "running" for number in self._paused)
         return Counts(total, total - len(states), unended - paused, done, stopped, failed, paused)
 
@@ -244,7 +243,7 @@ class Ledger:
         """
         for number, trial in self._trials.items():
             if trial.status == "running":
-                outcome, why = self._outcome(number)
+                outcome, why = outcome_of(self._run(number))
                 if outcome in (None, "stopped"):
                     # A trial that could still wind up did so at a report that was not heard any more.
                     self._reached[number] = int(self._run(number).status().get("step", 0))
@@ -259,12 +258,6 @@ class Ledger:
         if self._journal is not None:
             self._journal.close()
         self._write(state, reason=reason)
-
-    def _outcome(self, number: int) -> tuple[Status | None, str | None]:
-        """Returns how a run says it ended, and why; None where it has not."""
-        status = self._run(number).status()
-        state: Status | None = status["state"] if status.get("state") in _ENDED else None
-        return state, status.get("reason")
 
     def _at(self, number: int) -> str:
         return f" at step {self._reached[number]}" if number in self._reached else ""

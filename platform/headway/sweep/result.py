@@ -16,9 +16,11 @@ from headway.config.space import POPULATIONS
 
 if TYPE_CHECKING:
     from headway.config.space import SweepSection
+    from headway.run import RunFolder
     from headway.sweep.importance import Importance
 
 Status = Literal["pending", "running", "done", "stopped", "failed"]
+ENDED: tuple[Status, ...] = ("done", "stopped", "failed")
 SHOWN = 10
 
 
@@ -103,6 +105,13 @@ class SweepResult:
             console.print(f"\nat full width {self.refit['run_id']}: {metrics}", highlight=False, soft_wrap=True)
         if self.command is not None:
             console.print(f"\n{self.command}", highlight=False, soft_wrap=True, markup=False)
+
+
+def outcome_of(run: RunFolder) -> tuple[Status | None, str | None]:
+    """Returns how a run says that it ended, and why; None where it does not."""
+    status = run.status()
+    state: Status | None = status["state"] if status.get("state") in ENDED else None
+    return state, status.get("reason")
 
 
 def ranked(trials: list[Trial], mode: str) -> list[Trial]:
